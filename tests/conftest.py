@@ -1,0 +1,14 @@
+"""Options and settings that all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+# A plugin that fails must fail its tests.
+os.environ.setdefault("ZOO_STRICT", "1")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", metavar="DIR", help="run the golden cases below DIR instead of tests/golden")

@@ -1,0 +1,188 @@
+"""How each method's golden cases run: through the registered converter, architecture and sampler.
+
+An adapter takes a `GoldenCase` and yields (output name, tensor) for every output that it computes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from zoo.cards import Variant
+from zoo.io.request import Request
+from zoo.runtime.loading import assign, build_meta, convert_tensors
+from zoo.runtime.model import LoadedModel
+from zoo.runtime.noise import RecordedNoise
+from zoo.runtime.sampling import Batch, Item
+from zoo.session import Session
+
+Outputs = Iterator[tuple[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One folder with case.json, weights.safetensors and io.safetensors."""
+
+    folder: Path
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
+
+    @cached_property
+    def weights(self) -> dict[str, Tensor]:
+        return {name: tensor.float() for name, tensor in load_file(self.folder / "weights.safetensors").items()}
+
+    @cached_property
+    def io(self) -> dict[str, Tensor]:
+        return load_file(self.folder / "io.safetensors")
+
+    @property
+    def variants(self) -> list[dict[str, Any]]:
+        return self.facts["call"]["variants"]
+
+    def input(self, name: str | None) -> Tensor | None:
+        return None if name is None else self.io[self.facts["call"]["inputs"][name]["name_in_file"]]
+
+    def expected(self, name: str) -> tuple[Tensor, float, float]:
+        """(tensor, atol, rtol) of an output."""
+        output = self.facts["outputs"][name]
+        return self.io[output["name_in_file"]], output.get("atol", self.facts["atol"]), self.facts["rtol"]
+
+
+def loaded_case(case: GoldenCase, session: Session, method: str, architecture: str, converter: str) -> LoadedModel:
+    """A golden case's weights as users load theirs: converted, checked, assigned to the meta-device module."""
+    card = session.catalogue.cards[method]
+    session.use(card)
+    entry = session.registry.architectures.find(architecture)
+    config = case.facts["config"]
+    variant = Variant("golden", "", architecture, config, {"name": method})
+    module = build_meta(entry, config)
+    tensors = convert_tensors(session.converter(converter, str(case.folder)), case.weights, config, str(case.folder))
+    device, dtype = torch.device("cpu"), torch.float32
+    assign(module, tensors, device, dtype, str(case.folder))
+    return LoadedModel(card, variant, entry, {"model": module}, device, dtype, "", session)
+
+
+class TarFlowAdapter:
+    """Operations of the TarFlow cases, as case.json names them."""
+
+    def __init__(self, case: GoldenCase, session: Session) -> None:
+        self.case = case
+        self.loaded = loaded_case(case, session, "tarflow", "tarflow", "apple-tarflow")
+
+    def __call__(self) -> Outputs:
+        for call in self.case.variants:
+            for name, tensor in getattr(self, call["op"])(call):
+                yield f"{call['name']}.{name}", tensor
+
+    def patchify(self, call: dict[str, Any]) -> Outputs:
+        patches = self.loaded.model.patchify(self.case.input(call["x"]))
+        yield "patches", patches
+        yield "roundtrip", self.loaded.model.unpatchify(patches)
+
+    def forward(self, call: dict[str, Any]) -> Outputs:
+        from zoo_tarflow.recipe import nll
+
+        trace: list[tuple[Tensor, Tensor]] = []
+        z, logdet = self.loaded.model(self.case.input(call["x"]), self.case.input(call["y"]), trace)
+        yield "z", z
+        for index, (output, _) in enumerate(trace):
+            yield f"block{index}", output
+        yield "block_logdets", torch.stack([change for _, change in trace], dim=1)
+        yield "logdet", logdet
+        yield "loss", nll(z, logdet).mean()
+        yield "nll_per_sample", nll(z, logdet)
+
+    def bpd(self, call: dict[str, Any]) -> Outputs:
+        from zoo_tarflow.model import dequantise, nll_per_dim
+
+        images, uniform = self.case.input(call["x_u8"]), self.case.input(call["u"])
+        x = dequantise(images, uniform)
+        z, logdet = self.loaded.model(x)
+        yield "x_dequant", x
+        yield "z", z
+        yield "logdet", logdet
+        yield "nlp_per_dim", nll_per_dim(z, self.loaded.model.config.img_size)
+        yield "bpd", self.loaded.bits_per_dim(images, uniform)
+
+    def update_prior(self, call: dict[str, Any]) -> Outputs:
+        z, model = self.case.input(call["z"]), self.loaded.model
+        before = model.prior_variance.clone()
+        for name, latents in (("direct", z), ("train_style", z.square().mean(0, keepdim=True).sqrt())):
+            model.prior_variance.copy_(before)
+            model.update_prior(latents)
+            yield f"var_{name}", model.prior_variance.clone()
+        model.prior_variance.copy_(before)
+
+    def reverse(self, call: dict[str, Any]) -> Outputs:
+        options = {
+            "guidance": call["guidance"],
+            "guide": call["guide_what"],
+            "attention_temperature": call["attn_temp"],
+            "anneal": call["annealed_guidance"],
+            "denoise": 0.0,
+        }
+        states, _ = self._sample(call, options)
+        yield "x", states[-1]
+        yield "seq0", self.loaded.model.unpatchify(self.case.input(call["noise"]))
+        for index, state in enumerate(states, start=1):
+            yield f"seq{index}", state
+
+    def pipeline(self, call: dict[str, Any]) -> Outputs:
+        options = {
+            "guidance": call["cfg"],
+            "attention_temperature": call["attn_temp"],
+            "anneal": True,
+            "denoise": call["self_denoising_lr"],
+            "noise_std": call["noise_std"],
+        }
+        states, pictures = self._sample(call, options)
+        yield "raw", states[-1]
+        yield "final01", pictures
+        labels = self.case.input(call["y"])
+        yield "grad", self._loss_gradient(states[-1], labels, len(states[-1]) // 4)
+
+    def denoise_notebook(self, call: dict[str, Any]) -> Outputs:
+        from zoo_tarflow.recipe import nll
+        from zoo_tarflow.sampler import denoise
+
+        x, labels = self.case.input(call["x"]), self.case.input(call["y"])
+        yield "loss", nll(*self.loaded.model(x, labels)).mean()
+        yield "grad", self._loss_gradient(x, labels, len(x))
+        yield "x", denoise(self.loaded.model, x, labels, call["noise_std"])
+
+    def _loss_gradient(self, x: Tensor, labels: Tensor | None, chunk: int) -> Tensor:
+        from zoo_tarflow.sampler import score
+
+        # The authors' loss is a mean over the chunk and over dimensions.
+        return -score(self.loaded.model, x, labels) / (chunk * x[0].numel())
+
+    def _sample(self, call: dict[str, Any], options: dict[str, Any]) -> tuple[list[Tensor], Tensor]:
+        latents, labels = self.case.input(call["noise"]), self.case.input(call["y"])
+        ids = [None] * len(latents) if labels is None else labels.tolist()
+        batch = Batch(tuple(Item(index, index, class_id=label) for index, label in enumerate(ids)))
+        states: list[Tensor] = []
+
+        def on_step(step: int, total: int, preview: Tensor | None) -> None:
+            if preview is not None:
+                states.append(preview)
+
+        noise = RecordedNoise({"latents": latents})
+        built = self.loaded.options(Request(options=options))
+        artifacts = self.loaded.draw(batch, built, noise, on_step)
+        return states, torch.stack([artifact.pixels for artifact in artifacts])
+
+
+ADAPTERS: dict[str, Callable[[GoldenCase, Session], Callable[[], Outputs]]] = {"tarflow": TarFlowAdapter}
+
+#: (method, converter) of the manifests; the card's variants are matched by configuration.
+MANIFEST_CONVERTERS = {"tarflow": "apple-tarflow"}

@@ -1,0 +1,139 @@
+"""Numeric truth: every golden case through the registered code, every manifest at full size.
+
+`--golden DIR` runs the cases below another folder in the same format instead of tests/golden.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from golden_adapters import ADAPTERS, MANIFEST_CONVERTERS, GoldenCase
+
+from zoo.registry import resolve
+from zoo.runtime.loading import build_meta, check_tensors, parameter_count
+from zoo.session import Session
+
+HERE = Path(__file__).parent / "golden"
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    root = Path(metafunc.config.getoption("--golden") or HERE)
+    if "case_folder" in metafunc.fixturenames:
+        folders = sorted(path.parent for path in root.rglob("case.json"))
+        metafunc.parametrize("case_folder", folders, ids=[_identity(folder, root) for folder in folders])
+    if "manifest_path" in metafunc.fixturenames:
+        paths = sorted(path for path in root.rglob("manifests/*.json"))
+        metafunc.parametrize("manifest_path", paths, ids=[_identity(path, root) for path in paths])
+
+
+def _identity(path: Path, root: Path) -> str:
+    return str(path.relative_to(root)) if path != root else path.name
+
+
+@pytest.fixture(scope="module")
+def session() -> Session:
+    return Session()
+
+
+def check_case(case: GoldenCase, session: Session) -> list[str]:
+    """Every output that the case expects, compared; a list of what differs or was not computed."""
+    method = case.facts["method"]
+    if method not in ADAPTERS:
+        pytest.skip(f"method {method} is not supported yet")
+    computed = dict(ADAPTERS[method](case, session)())
+    problems = []
+    for name in case.facts["outputs"]:
+        if name.startswith("quirk_"):
+            continue
+        if name not in computed:
+            problems.append(f"{name}: not computed")
+            continue
+        expected, atol, rtol = case.expected(name)
+        actual = computed[name].to(expected.dtype)
+        if actual.shape != expected.shape:
+            problems.append(f"{name}: shape {tuple(actual.shape)}, expected {tuple(expected.shape)}")
+        elif not torch.allclose(actual, expected, atol=atol, rtol=rtol):
+            problems.append(f"{name}: differs by {(actual - expected).abs().max():.3g}, allowed {atol:.3g}")
+    return problems
+
+
+def test_case_agrees_with_the_authors_code(case_folder: Path, session: Session) -> None:
+    problems = check_case(GoldenCase(case_folder), session)
+    assert not problems, "\n".join(problems)
+
+
+def test_a_corrupted_value_is_noticed(session: Session) -> None:
+    for folder in sorted(path.parent for path in HERE.rglob("case.json")):
+        case = GoldenCase(folder)
+        for name in case.facts["outputs"]:
+            tensor, atol, _ = case.expected(name)
+            value = tensor.view(-1)[-1].clone()
+            tensor.view(-1)[-1] = value + 4 * atol + 1e-4 * value.abs()
+            problems = check_case(case, session)
+            tensor.view(-1)[-1] = value
+            assert len(problems) == 1 and problems[0].startswith(name), (folder, name, problems)
+            break
+
+
+def test_checkpoint_fits_the_card(manifest_path: Path, session: Session) -> None:
+    manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
+    method = manifest["method"]
+    if method not in MANIFEST_CONVERTERS:
+        pytest.skip(f"method {method} is not supported yet")
+    if "tensors" not in manifest:
+        pytest.skip(f"{manifest_path.name} lists no tensors")
+    card = session.catalogue.cards[method]
+    converter = session.converter(MANIFEST_CONVERTERS[method], manifest_path.name) if _use(session, card) else None
+    tensors = {
+        name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
+        for name, (shape, dtype) in manifest["tensors"].items()
+    }
+    variants = [v for v in card.variants.values() if _same_config(session, v, manifest["config"])]
+    assert variants, f"no variant of {method} has the configuration of {manifest_path.name}"
+    for variant in variants:
+        module = build_meta(session.architecture(card, variant), variant.config)
+        ours = resolve(converter.convert, converter.owner)(tensors, variant.config)
+        check_tensors(module, ours, manifest_path.name)
+        assert parameter_count(module) == manifest["total_params"] == variant.params
+        back = resolve(converter.export, converter.owner)(ours, variant.config)
+        assert {name: list(t.shape) for name, t in back.items()} == {
+            name: shape for name, (shape, _) in manifest["tensors"].items()
+        }
+
+
+def _use(session: Session, card: Any) -> bool:
+    session.use(card)
+    return True
+
+
+def _same_config(session: Session, variant: Any, config: dict[str, Any]) -> bool:
+    entry = session.registry.architectures.find(variant.architecture)
+    kind = resolve(entry.config, entry.owner)
+    try:
+        return kind(**variant.config) == kind(**config)
+    except TypeError:
+        return False
+
+
+def test_parameter_counts_of_all_cards(session: Session) -> None:
+    counted = 0
+    for card in session.catalogue.cards.values():
+        for variant in card.variants.values():
+            if variant.params is not None:
+                module = build_meta(session.architecture(card, variant), variant.config)
+                assert parameter_count(module) == variant.params, f"{card.method}:{variant.name}"
+                counted += 1
+    assert counted
+
+
+def test_published_files_have_a_manifest(session: Session) -> None:
+    """A card may promise a checkpoint's parameter count only where the authors' own key list proves it."""
+    for card in session.catalogue.cards.values():
+        known = [json.loads(p.read_text())["total_params"] for p in (HERE / card.method).glob("manifests/*.json")]
+        for variant in card.variants.values():
+            if variant.params is not None and variant.recipe is None:
+                assert variant.params in known, f"{card.method}:{variant.name}"

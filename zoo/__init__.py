@@ -1,0 +1,64 @@
+"""zoo: a plugin-based model zoo and registry. Every research method is a plugin; the core resolves and runs it.
+
+The public library API. Everything is imported when it is first used, so `import zoo` is cheap.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from zoo.version import __version__
+
+if TYPE_CHECKING:
+    from pluggy import HookimplMarker
+
+    from zoo.cards import Card as Card
+    from zoo.cards import Variant as Variant
+    from zoo.catalogue import list_models as list_models
+    from zoo.errors import ZooError as ZooError
+    from zoo.io.artifacts import Artifact as Artifact
+    from zoo.io.artifacts import Image as Image
+    from zoo.io.artifacts import Provenance as Provenance
+    from zoo.io.request import Request as Request
+    from zoo.references import Reference as Reference
+    from zoo.runtime.model import LoadedModel as LoadedModel
+    from zoo.runtime.model import load as load
+    from zoo.runtime.model import sample as sample
+    from zoo.runtime.noise import Noise as Noise
+    from zoo.runtime.noise import RecordedNoise as RecordedNoise
+
+    hookimpl: HookimplMarker
+
+_HOMES = {
+    "load": "zoo.runtime.model",
+    "sample": "zoo.runtime.model",
+    "LoadedModel": "zoo.runtime.model",
+    "list_models": "zoo.catalogue",
+    "Request": "zoo.io.request",
+    "Artifact": "zoo.io.artifacts",
+    "Image": "zoo.io.artifacts",
+    "Provenance": "zoo.io.artifacts",
+    "Noise": "zoo.runtime.noise",
+    "RecordedNoise": "zoo.runtime.noise",
+    "Card": "zoo.cards",
+    "Variant": "zoo.cards",
+    "Reference": "zoo.references",
+    "ZooError": "zoo.errors",
+}
+
+__all__ = ["__version__", "hookimpl", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "hookimpl":
+        import pluggy
+
+        return pluggy.HookimplMarker("zoo")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'zoo' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

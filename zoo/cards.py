@@ -1,0 +1,253 @@
+"""Cards: the facts of a method and its variants, as TOML. Data, never code.
+
+Only what was seen in a source stands in a card; what is unknown is absent. Every key is checked: an unknown one
+is an error that names file, table, key and near match.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from zoo.errors import CardError, did_you_mean
+from zoo.references import is_name
+
+SCHEMA = 1
+
+State = Literal["built-in", "pulled", "published", "unpublished"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where the method was published."""
+
+    title: str
+    arxiv: str | None = None
+    url: str | None = None
+    year: int | None = None
+
+
+@dataclass(frozen=True)
+class Code:
+    """The authors' implementation, at the revision that was read."""
+
+    url: str
+    revision: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True)
+class Licence:
+    """Terms of a variant's weights. `accept` means that they have to be accepted before the first byte."""
+
+    weights: str
+    url: str | None = None
+    accept: bool = False
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measured figure and who measured it."""
+
+    name: str
+    value: float
+    source: str
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a variant. `source` lists mirrors in order: hf://, https://, file:// or a card-relative path."""
+
+    role: str
+    source: tuple[str, ...]
+    sha256: str | None = None
+    size: int | None = None
+    format: Literal["safetensors", "pytorch"] = "safetensors"
+    converter: str | None = None
+
+    def local(self, folder: Path) -> Path | None:
+        """The file beside the card, where the source is a relative path."""
+        first = self.source[0]
+        return None if "://" in first else folder / first
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One set of weights of a method, or a published configuration without any."""
+
+    name: str
+    summary: str
+    architecture: str
+    config: Mapping[str, Any]
+    sampler: Mapping[str, Any]
+    params: int | None = None
+    classes: tuple[str, ...] = ()
+    licence: Licence | None = None
+    metrics: tuple[Metric, ...] = ()
+    files: tuple[File, ...] = ()
+    recipe: str | None = None
+    converter: str | None = None
+    dtype: str | None = None
+    aliases: tuple[str, ...] = ()
+    notes: str | None = None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes of all files together; None where a size is unknown."""
+        sizes = [file.size for file in self.files]
+        return None if not sizes or None in sizes else sum(size for size in sizes if size is not None)
+
+
+@dataclass(frozen=True)
+class Card:
+    """A method and its variants; `path` is the file it came from, `origin` who brought it."""
+
+    method: str
+    title: str
+    summary: str
+    tasks: tuple[str, ...]
+    default: str
+    variants: Mapping[str, Variant]
+    paper: Paper | None = None
+    code: Code | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
+    path: Path | None = None
+    origin: str = "zoo"
+
+    @property
+    def folder(self) -> Path:
+        """Where relative file sources start."""
+        return self.path.parent if self.path else Path()
+
+    def find(self, name: str) -> Variant | None:
+        """A variant by name, alias or former name."""
+        name = self.renamed.get(name, name)
+        if name in self.variants:
+            return self.variants[name]
+        return next((v for v in self.variants.values() if name in v.aliases), None)
+
+
+def load_card(path: Path, origin: str = "zoo") -> Card:
+    """Read and check a card file; raises `CardError`."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CardError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise CardError(f"{path}: is not valid TOML: {error}") from error
+    return parse_card(document, path, origin)
+
+
+def parse_card(document: Mapping[str, Any], path: Path | None = None, origin: str = "zoo") -> Card:
+    """Check a card given as a mapping (what `tomllib` returns); raises `CardError`."""
+    reader = _Reader(str(path) if path else f"card of {origin}")
+    values = dict(document)
+    schema = values.pop("schema", None)
+    if schema != SCHEMA:
+        raise reader.error("top level", "schema", f"expected {SCHEMA}, got {schema!r}")
+    variants = values.pop("variant", {})
+    if not isinstance(variants, dict) or not variants:
+        raise reader.error("top level", "variant", "expected at least one [variant.NAME] table")
+    known = {"variant", "schema"}
+    values["variants"] = {name: reader.variant(name, table) for name, table in variants.items()}
+    card: Card = reader.table(Card, values, "top level", hidden={"path", "origin", "variants"}, extra=known)
+    card = dataclasses.replace(card, path=path, origin=origin)
+    _check_names(card, reader)
+    return card
+
+
+def _check_names(card: Card, reader: _Reader) -> None:
+    if not is_name(card.method):
+        raise reader.error("top level", "method", f"{card.method!r} is not a valid name")
+    if card.path is not None and card.path.stem != card.method:
+        raise reader.error("top level", "method", f"{card.method!r} is not the file's name {card.path.stem!r}")
+    for name in card.variants:
+        if not is_name(name):
+            raise reader.error(f"variant.{name}", "name", f"{name!r} is not a valid name")
+    if card.default not in card.variants:
+        hint = did_you_mean(card.default, card.variants)
+        raise reader.error("top level", "default", f"names no variant: {card.default!r}", hint)
+    for old, new in card.renamed.items():
+        if new not in card.variants:
+            raise reader.error("renamed", old, f"names no variant: {new!r}")
+
+
+class _Reader:
+    """Turns TOML tables into dataclasses; every error names file, table and key."""
+
+    def __init__(self, file: str) -> None:
+        self.file = file
+
+    def error(self, table: str, key: str, problem: str, hint: str = "") -> CardError:
+        return CardError(f"{self.file}: [{table}] {key}: {problem}", hint)
+
+    def variant(self, name: str, table: Any) -> Variant:
+        if not isinstance(table, dict):
+            raise self.error(f"variant.{name}", name, "expected a table")
+        variant: Variant = self.table(Variant, {"sampler": {}, "config": {}, **table, "name": name}, f"variant.{name}")
+        for index, file in enumerate(variant.files):
+            where = f"variant.{name}.files[{index}]"
+            if not file.source:
+                raise self.error(where, "source", "expected at least one address")
+            if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+                raise self.error(where, "sha256", f"expected 64 hexadecimal digits, got {file.sha256!r}")
+        if variant.sampler and not isinstance(variant.sampler.get("name"), str):
+            raise self.error(f"variant.{name}.sampler", "name", "expected the sampler's name")
+        return variant
+
+    def table(
+        self,
+        kind: Any,
+        values: Mapping[str, Any],
+        table: str,
+        hidden: set[str] = frozenset(),  # type: ignore[assignment]
+        extra: set[str] = frozenset(),  # type: ignore[assignment]
+    ) -> Any:
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        hints = typing.get_type_hints(kind)
+        writable = (set(fields) - hidden) | extra
+        arguments = {}
+        for key, value in values.items():
+            if key not in fields or (key in hidden and key != "variants"):
+                raise self.error(table, key, "unknown key", did_you_mean(key, writable))
+            arguments[key] = value if key == "variants" else self.value(hints[key], value, table, key)
+        for name, entry in fields.items():
+            required = entry.default is dataclasses.MISSING and entry.default_factory is dataclasses.MISSING
+            if required and name not in arguments:
+                raise self.error(table, name, "missing")
+        return kind(**arguments)
+
+    def value(self, hint: Any, value: Any, table: str, key: str) -> Any:
+        origin, inner = typing.get_origin(hint), typing.get_args(hint)
+        if origin in (typing.Union, types.UnionType):
+            return self.value(next(h for h in inner if h is not type(None)), value, table, key)
+        if origin is Literal:
+            if value in inner:
+                return value
+            raise self.error(table, key, f"expected one of {', '.join(map(repr, inner))}, got {value!r}")
+        if origin is tuple:
+            if not isinstance(value, list):
+                raise self.error(table, key, f"expected a list, got {value!r}")
+            return tuple(self.value(inner[0], v, f"{table}.{key}[{i}]", key) for i, v in enumerate(value))
+        if dataclasses.is_dataclass(hint):
+            if not isinstance(value, dict):
+                raise self.error(table, key, f"expected a table, got {value!r}")
+            return self.table(hint, value, table if table.endswith("]") else f"{table}.{key}".removeprefix("top level."))
+        return self.scalar(dict if origin is not None else hint, value, table, key)
+
+    def scalar(self, kind: Any, value: Any, table: str, key: str) -> Any:
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            return float(value)
+        if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+            return value
+        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+        raise self.error(table, key, f"expected {names[kind]}, got {value!r}")

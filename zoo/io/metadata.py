@@ -1,0 +1,117 @@
+"""Provenance inside picture files: how it is put there, and how it is read back.
+
+A file holds one JSON document: {"zoo": provenance}, or {"zoo_grid": [provenance, ...]} for a contact sheet.
+PNG has one iTXt text per key of it (UTF-8); WebP and JPEG have the whole of it in the EXIF UserComment.
+"""
+
+from __future__ import annotations
+
+import json
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import PIL.Image
+from PIL.ExifTags import IFD, Base
+from PIL.PngImagePlugin import PngInfo
+
+from zoo.errors import InvalidInput
+from zoo.io.artifacts import PROVENANCE_KEY, Provenance
+from zoo.io.grid import GRID_KEY
+from zoo.io.opening import BROKEN, open_picture
+
+_FORMATS = ("PNG", "WEBP", "JPEG")
+_KEYS = (PROVENANCE_KEY, GRID_KEY)
+
+# EXIF 2.3, UserComment: the first eight bytes name the character code. Its "UNICODE" leaves the byte order
+# open and readers disagree about it, so the JSON is written in ASCII with escapes.
+_ASCII_PREFIX = b"ASCII\0\0\0"
+_DOCUMENT_STARTS = tuple(f'{{"{key}":' for key in _KEYS)
+
+
+def png_metadata(document: dict[str, Any]) -> PngInfo:
+    """Return the PNG text chunks of a metadata document."""
+    texts = PngInfo()
+    for key, value in document.items():
+        texts.add_itxt(key, _readable_json(value))
+    return texts
+
+
+def exif_metadata(document: dict[str, Any]) -> bytes:
+    """Return the EXIF block of a metadata document."""
+    exif = PIL.Image.Exif()
+    exif.get_ifd(IFD.Exif)[Base.UserComment] = _ASCII_PREFIX + json.dumps(document).encode("ascii")
+    return exif.tobytes()
+
+
+def read_provenance(path: str | PathLike[str]) -> Provenance:
+    """Return how the one sample in the PNG, WebP or JPEG file at `path` was made.
+
+    Raises InvalidInput when the file is missing, is no picture, has no zoo metadata or damaged metadata, or
+    is a grid of several samples (see `read_provenances`).
+    """
+    key, entries = _read_entries(Path(path))
+    if key == GRID_KEY:
+        raise InvalidInput(
+            f"{Path(path)} is a grid of {len(entries)} samples, not a single one",
+            hint="Replay works on the single pictures; read_provenances lists all samples of a grid.",
+        )
+    return entries[0]
+
+
+def read_provenances(path: str | PathLike[str]) -> list[Provenance]:
+    """Return how every sample in the file was made: one for a picture, in row-major order for a grid.
+
+    Raises InvalidInput as `read_provenance` does, except for grids.
+    """
+    return _read_entries(Path(path))[1]
+
+
+def _read_entries(path: Path) -> tuple[str, list[Provenance]]:
+    with open_picture(path, _FORMATS) as picture:
+        try:
+            document = _png_document(picture) if picture.format == "PNG" else _exif_document(picture)
+            for key in _KEYS:
+                if key in document:
+                    return key, _entries(key, document[key])
+        except (*BROKEN, RecursionError) as error:
+            raise InvalidInput(
+                f"the zoo metadata in {path} is damaged: {error}",
+                hint="Another program may have changed it; use an untouched copy of the file.",
+            ) from error
+    raise InvalidInput(
+        f"{path} has no zoo metadata",
+        hint="It was not made by zoo, was written without metadata, or another program removed it.",
+    )
+
+
+def _png_document(picture: PIL.Image.Image) -> dict[str, Any]:
+    # With the pixels loaded, `info` also has the texts that other programs moved behind them.
+    return {key: json.loads(picture.info[key]) for key in _KEYS if key in picture.info}
+
+
+def _exif_document(picture: PIL.Image.Image) -> dict[str, Any]:
+    comment = picture.getexif().get_ifd(IFD.Exif).get(Base.UserComment)
+    if not isinstance(comment, bytes) or not comment.startswith(_ASCII_PREFIX):
+        return {}
+    text = comment.removeprefix(_ASCII_PREFIX).decode("ascii", errors="replace")
+    # Cameras and other programs write plain words here: only what begins as ours can be damaged.
+    return json.loads(text) if text.startswith(_DOCUMENT_STARTS) else {}
+
+
+def _entries(key: str, value: Any) -> list[Provenance]:
+    if key == PROVENANCE_KEY:
+        return [Provenance.from_dict(value)]
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{key} is not a list of samples")
+    return [Provenance.from_dict(entry) for entry in value]
+
+
+def _readable_json(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A prompt of undecodable command-line bytes holds lone surrogates, which UTF-8 refuses.
+        return json.dumps(value)
+    return text

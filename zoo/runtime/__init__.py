@@ -1,0 +1,1 @@
+"""Running a model: devices, memory, loading, noise, conditioning, and requests from start to artifact."""

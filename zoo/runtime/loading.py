@@ -1,0 +1,115 @@
+"""Weights into modules: built on the meta device, mapped from safetensors, assigned. No copy, no random start.
+
+Foreign checkpoints (`.pth`, or safetensors under the authors' names) go through the variant's converter first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor, nn
+
+from zoo.errors import WeightsError
+from zoo.registry import Architecture, Converter, resolve
+
+PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+
+
+def build_meta(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
+    """The module without memory: every tensor on the meta device."""
+    with torch.device("meta"):
+        module: nn.Module = architecture.create(config)
+    return module
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Tensors of a safetensors file (mapped, not copied) or of a PyTorch checkpoint (weights only).
+
+    Raises `WeightsError` for a file that is neither, or that would need pickle to execute something.
+    """
+    if path.suffix in PICKLE_SUFFIXES:
+        return _read_pytorch(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: is not a safetensors file: {error}") from error
+
+
+def _read_pytorch(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise WeightsError(
+            f"{path}: cannot be read as a plain PyTorch checkpoint: {reason}",
+            "Only tensors are read; a file that would run code is never opened.",
+        ) from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsError(f"{path}: is not a state dict, expected a mapping from names to tensors")
+    return content
+
+
+def needs_conversion(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the file's names are foreign: none or few of them are ours."""
+    ours = set(module.state_dict())
+    return len(ours & set(tensors)) * 2 < len(ours)
+
+
+def convert_tensors(
+    converter: Converter, tensors: Mapping[str, Tensor], config: Mapping[str, Any], source: str
+) -> dict[str, Tensor]:
+    """Run a converter; a checkpoint that it refuses is a `WeightsError` that names the file."""
+    try:
+        converted: dict[str, Tensor] = resolve(converter.convert, converter.owner)(dict(tensors), config)
+    except (KeyError, ValueError) as error:
+        problem = f"has no tensor {error}" if isinstance(error, KeyError) else str(error)
+        raise WeightsError(f"{source}: converter '{converter.name}' refuses it: {problem}") from error
+    return converted
+
+
+def check_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> None:
+    """Every tensor there, none too many, every shape right; raises `WeightsError` with the names."""
+    expected = module.state_dict()
+    missing = sorted(set(expected) - set(tensors))
+    unexpected = sorted(set(tensors) - set(expected))
+    shapes = [
+        f"{name}: expected {list(expected[name].shape)}, got {list(tensors[name].shape)}"
+        for name in expected
+        if name in tensors and expected[name].shape != tensors[name].shape
+    ]
+    problems = _listed("missing tensor", missing) + _listed("unexpected tensor", unexpected)
+    problems += _listed("wrong shape of", shapes)
+    if problems:
+        raise WeightsError(f"{source}: does not fit the architecture: {'; '.join(problems)}")
+
+
+def _listed(what: str, names: list[str], most: int = 3) -> list[str]:
+    more = f" (and {len(names) - most} more)" if len(names) > most else ""
+    return [f"{what} {', '.join(names[:most])}{more}"] if names else []
+
+
+def assign(
+    module: nn.Module, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype, source: str
+) -> nn.Module:
+    """Give a meta-device module its tensors; those that already fit device and dtype are used as they lie."""
+    check_tensors(module, tensors, source)
+    placed = {
+        name: tensor.to(device, dtype) if tensor.is_floating_point() else tensor.to(device)
+        for name, tensor in tensors.items()
+    }
+    module.load_state_dict(placed, strict=True, assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def parameter_count(module: nn.Module) -> int:
+    """Trainable numbers; buffers do not count."""
+    return sum(parameter.numel() for parameter in module.parameters())

@@ -1,0 +1,261 @@
+"""`load` and `LoadedModel`: from a reference to artifacts."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from zoo.cards import Card, File, Variant
+from zoo.errors import InvalidInput
+from zoo.io.artifacts import Artifact, Provenance
+from zoo.io.request import Request
+from zoo.registry import Architecture, Sampler, resolve
+from zoo.runtime import devices, memory
+from zoo.runtime.capabilities import Likelihood
+from zoo.runtime.conditioning import class_id
+from zoo.runtime.loading import assign, build_meta, convert_tensors, needs_conversion, read_tensors
+from zoo.runtime.options import build_options
+from zoo.runtime.sampling import Batch, Item, OnStep, batches, plan
+from zoo.session import Session, default_session
+from zoo.store.locate import locate
+from zoo.version import __version__
+
+if TYPE_CHECKING:
+    from zoo.runtime.noise import NoiseSource
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What `sample_finished` observers receive."""
+
+    reference: str
+    request: Request
+    artifacts: tuple[Artifact, ...]
+    seconds: float
+
+
+def _no_report(step: int, total: int, preview: Tensor | None) -> None:
+    return None
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A variant on a device, ready to sample. `components` holds its modules by role."""
+
+    card: Card
+    variant: Variant
+    architecture: Architecture
+    components: Mapping[str, nn.Module]
+    device: torch.device
+    dtype: torch.dtype
+    weights: str
+    session: Session = field(repr=False)
+
+    @property
+    def reference(self) -> str:
+        """`method:variant`."""
+        return f"{self.card.method}:{self.variant.name}"
+
+    @property
+    def model(self) -> Any:
+        """The component of role "model"."""
+        return self.components["model"]
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes; 0 for a model without."""
+        return int(self.variant.config.get("num_classes", 0)) or len(self.variant.classes)
+
+    def sampler(self, name: str | None = None) -> Sampler:
+        """A sampler by name, or the card's; raises `InvalidInput` when the architecture lacks what it needs."""
+        sampler = find_sampler(self.session, self.card, self.variant, self.architecture, name)
+        return sampler
+
+    def options(self, request: Request) -> Any:
+        """The sampler's options for a request: card's defaults, then the request's own."""
+        sampler = self.sampler(request.sampler)
+        defaults = {k: v for k, v in self.variant.sampler.items() if k != "name"}
+        if sampler.name != self.variant.sampler.get("name"):
+            defaults = {}
+        short = {"steps": request.steps, "guidance": request.guidance}
+        given = {name: value for name, value in short.items() if value is not None}
+        return build_options(resolve(sampler.options, sampler.owner), sampler.name, defaults, given, request.options)
+
+    def plan(self, request: Request) -> list[Item]:
+        """Every sample that a request asks for; raises `InvalidInput` before anything is computed."""
+        takes_text = "text-to-image" in self.card.tasks
+        return plan(request, self.variant.classes, self.class_count, takes_text)
+
+    def sample(self, request: Request | None = None, on_step: OnStep | None = None) -> Iterator[Artifact]:
+        """Draw samples; yields artifacts with their provenance, batch by batch, as they finish.
+
+        Input errors are raised here, before the first artifact is asked for. When memory runs out, the batch is
+        halved and drawn again: batch size never changes a sample.
+        """
+        request = request or Request()
+        items, options = self.plan(request), self.options(request)
+        return self._run(request, items, options, on_step or _no_report)
+
+    def draw(self, batch: Batch, options: Any, noise: NoiseSource, on_step: OnStep, sampler: str | None = None) -> list[Artifact]:
+        """Run the sampler once on explicit noise: what `sample` does for each batch."""
+        entry = self.sampler(sampler)
+        return list(resolve(entry.sample, entry.owner)(self, batch, options, noise, on_step))
+
+    def log_prob(self, images: Tensor, classes: Sequence[str | int] | None = None) -> Tensor:
+        """log p of images [n, c, h, w] in [-1, 1], in nats for the whole image: [n]. The model must offer `likelihood`."""
+        model = self._likelihood()
+        labels = None
+        if classes is not None:
+            ids = [class_id(value, self.variant.classes, self.class_count) for value in classes]
+            labels = torch.tensor(ids, device=self.device)
+        with torch.no_grad():
+            return model.log_prob(images.to(self.device), labels).cpu()
+
+    def bits_per_dim(self, images: Tensor, uniform: Tensor) -> Tensor:
+        """Bits per dimension [n] of 8-bit images [n, c, h, w] under dequantisation noise in [0, 1)."""
+        with torch.no_grad():
+            return self._likelihood().bits_per_dim(images.to(self.device), uniform.to(self.device)).cpu()
+
+    def _likelihood(self) -> Likelihood:
+        if not isinstance(self.model, Likelihood):
+            raise InvalidInput(f"{self.reference} has no likelihood: its architecture does not offer it")
+        return self.model
+
+    def _run(self, request: Request, items: list[Item], options: Any, on_step: OnStep) -> Iterator[Artifact]:
+        started, finished = time.perf_counter(), []
+        wanted = request.batch_size or len(items)
+        size = memory.fitting_batch(self.model, min(wanted, len(items)), self.device, self.dtype)
+        for batch in batches(items, size, request):
+            for artifact in self._draw_halving(batch, options, request, on_step):
+                finished.append(artifact)
+                yield artifact
+        run = FinishedRun(self.reference, request, tuple(finished), time.perf_counter() - started)
+        for _ in self.session.plugins.each("sample_finished", run=run):
+            pass
+
+    def _draw_halving(self, batch: Batch, options: Any, request: Request, on_step: OnStep) -> Iterator[Artifact]:
+        try:
+            drawn = self.draw(batch, options, batch.noise(), on_step, request.sampler)
+        except (RuntimeError, MemoryError) as error:
+            if not memory.is_out_of_memory(error) or len(batch) == 1:
+                raise
+        else:
+            for artifact, item in zip(drawn, batch.items, strict=True):
+                yield dataclasses.replace(artifact, provenance=self._provenance(item, options, request))  # type: ignore[type-var]
+            return
+        middle = len(batch) // 2
+        for half in (batch.items[:middle], batch.items[middle:]):
+            yield from self._draw_halving(dataclasses.replace(batch, items=half), options, request, on_step)
+
+    def _provenance(self, item: Item, options: Any, request: Request) -> Provenance:
+        named = item.class_id is not None and item.class_id < len(self.variant.classes)
+        return Provenance(
+            reference=self.reference,
+            weights=self.weights,
+            revision=None,
+            prompt=item.prompt,
+            class_name=self.variant.classes[item.class_id] if named and item.class_id is not None else None,
+            class_id=item.class_id,
+            seed=item.seed,
+            sampler=self.sampler(request.sampler).name,
+            options=dataclasses.asdict(options),
+            size=request.size,
+            dtype=devices.dtype_name(self.dtype),
+            device=str(self.device),
+            zoo_version=__version__,
+        )
+
+
+def find_sampler(
+    session: Session, card: Card, variant: Variant, architecture: Architecture, name: str | None = None
+) -> Sampler:
+    """The sampler to use; raises `InvalidInput` when the architecture does not offer what it needs."""
+    wanted = name or variant.sampler.get("name")
+    if wanted is None:
+        raise InvalidInput(f"{card.method}:{variant.name} names no sampler", "Choose one with --sampler.")
+    sampler: Sampler = session.sampler(str(wanted), f"{card.method}:{variant.name}")
+    lacking = [need for need in sampler.needs if need not in architecture.offers]
+    if lacking:
+        raise InvalidInput(
+            f"sampler '{sampler.name}' needs {', '.join(lacking)}, "
+            f"which architecture '{architecture.name}' does not offer",
+            f"It offers: {', '.join(architecture.offers) or 'nothing'}",
+        )
+    return sampler
+
+
+def load(
+    reference: str,
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | Path | None = None,
+    sampler: str | None = None,
+    session: Session | None = None,
+) -> LoadedModel:
+    """Load a variant: `load("tarflow:shapes")`.
+
+    `weights` is a file of your own (safetensors, or a checkpoint that the card's converter reads) or a folder with
+    one `<role>.safetensors` for each component. `sampler` is checked against the architecture before anything is
+    loaded. Raises `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or `InvalidInput`.
+    """
+    session = session or default_session()
+    card, variant = session.resolve(reference)
+    architecture = session.architecture(card, variant)
+    find_sampler(session, card, variant, architecture, sampler)
+    name = f"{card.method}:{variant.name}"
+    module = build_meta(architecture, variant.config)
+    request = devices.DeviceRequest(name, memory.weight_bytes(module, torch.float32))
+    chosen = device or session.plugins.first("choose_device", request=request) or devices.core_device()
+    place = devices.checked_device(chosen)
+    number_format = devices.checked_dtype(dtype) if dtype else devices.default_dtype(variant.dtype, place)
+    paths = locate(card, variant, Path(weights) if weights is not None else None)
+    memory.check_weights_fit(module, name, place, number_format)
+    tensors = _tensors(session, card, variant, module, paths["model"])
+    assign(module, tensors, place, number_format, str(paths["model"]))
+    identity = _identity(variant, paths["model"], weights is not None)
+    return LoadedModel(card, variant, architecture, {"model": module}, place, number_format, identity, session)
+
+
+def _tensors(session: Session, card: Card, variant: Variant, module: nn.Module, path: Path) -> dict[str, Tensor]:
+    tensors = read_tensors(path)
+    converter = _model_file(variant).converter if variant.files else variant.converter
+    if converter is None or not needs_conversion(module, tensors):
+        return tensors
+    entry = session.converter(converter, f"{card.method}:{variant.name}")
+    return convert_tensors(entry, tensors, variant.config, str(path))
+
+
+def _model_file(variant: Variant) -> File:
+    return next((file for file in variant.files if file.role == "model"), variant.files[0])
+
+
+def _identity(variant: Variant, path: Path, given: bool) -> str:
+    digest = None if given or not variant.files else _model_file(variant).sha256
+    return f"sha256:{digest}" if digest else str(path)
+
+
+def sample(
+    reference: str | None = None,
+    prompt: str | Sequence[str] | None = None,
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | Path | None = None,
+    **request: Any,
+) -> list[Artifact]:
+    """Load and sample in one call: `zoo.sample(prompt="a red circle")`.
+
+    `reference` defaults to the configured model, else the built-in default; the other arguments are those of
+    `Request` (`num`, `seed`, `classes`, `guidance`, `options`, ...).
+    """
+    from zoo.defaults import default_reference
+
+    prompts = () if prompt is None else prompt
+    loaded = load(reference or default_reference(), device, dtype, weights, request.get("sampler"))
+    return list(loaded.sample(Request(prompts=prompts, **request)))

@@ -1,0 +1,1 @@
+"""Where weights live: finding them on this machine."""

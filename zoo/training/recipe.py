@@ -1,0 +1,41 @@
+"""What a recipe is: everything that determines a built-in variant's weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from zoo.runtime.noise import NoiseSource
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Optimisation settings. One step consumes one batch; AdamW, linear warm-up, cosine decay."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+    final_learning_rate: float = 0.0
+    warmup_steps: int = 0
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    autocast: str | None = "bfloat16"  #: None trains in float32
+
+
+class Recipe(Protocol):
+    """How a variant is trained. The architecture and its config come from the card."""
+
+    seed: int
+    budget: Budget
+
+    def batch(self, noise: NoiseSource, size: int) -> dict[str, Tensor]:
+        """Draw `size` training examples on the CPU, as a function of `noise` alone."""
+        ...
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], noise: NoiseSource) -> Tensor:
+        """Scalar to minimise; `batch` is on the model's device."""
+        ...
