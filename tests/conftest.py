@@ -12,3 +12,4 @@ os.environ.setdefault("ZOO_STRICT", "1")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", metavar="DIR", help="run the golden cases below DIR instead of tests/golden")
+    parser.addoption("--update-docs", action="store_true", help="write what the code says into the documents")

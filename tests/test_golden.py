@@ -13,6 +13,7 @@ import pytest
 import torch
 from golden_adapters import ADAPTERS, MANIFEST_CONVERTERS, GoldenCase
 
+from zoo.cards import Card, Variant
 from zoo.registry import resolve
 from zoo.runtime.loading import build_meta, check_tensors, parameter_count
 from zoo.session import Session
@@ -79,44 +80,44 @@ def test_a_corrupted_value_is_noticed(session: Session) -> None:
             break
 
 
-def test_checkpoint_fits_the_card(manifest_path: Path, session: Session) -> None:
+def test_checkpoint_fits_the_architecture(manifest_path: Path, session: Session) -> None:
     manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-    method = manifest["method"]
-    if method not in MANIFEST_CONVERTERS:
-        pytest.skip(f"method {method} is not supported yet")
-    if "tensors" not in manifest:
-        pytest.skip(f"{manifest_path.name} lists no tensors")
+    method = manifest.get("method", manifest_path.parent.parent.name)
+    if method not in MANIFEST_CONVERTERS or "tensors" not in manifest:
+        pytest.skip(f"{manifest_path.name}: method {method} is not supported yet, or no tensors are listed")
     card = session.catalogue.cards[method]
-    converter = session.converter(MANIFEST_CONVERTERS[method], manifest_path.name) if _use(session, card) else None
+    session.use(card)
+    converter = session.converter(MANIFEST_CONVERTERS[method], manifest_path.name)
     tensors = {
         name: torch.empty(shape, dtype=getattr(torch, dtype), device="meta")
         for name, (shape, dtype) in manifest["tensors"].items()
     }
-    variants = [v for v in card.variants.values() if _same_config(session, v, manifest["config"])]
-    assert variants, f"no variant of {method} has the configuration of {manifest_path.name}"
-    for variant in variants:
-        module = build_meta(session.architecture(card, variant), variant.config)
-        ours = resolve(converter.convert, converter.owner)(tensors, variant.config)
+    for config in [v.config for v in variants_like(session, card, manifest)] or [manifest["config"]]:
+        module = build_meta(session.registry.architectures.find(method), config)
+        ours = resolve(converter.convert, converter.owner)(tensors, config)
         check_tensors(module, ours, manifest_path.name)
-        assert parameter_count(module) == manifest["total_params"] == variant.params
-        back = resolve(converter.export, converter.owner)(ours, variant.config)
-        assert {name: list(t.shape) for name, t in back.items()} == {
-            name: shape for name, (shape, _) in manifest["tensors"].items()
-        }
+        assert parameter_count(module) == manifest["total_params"]
+        theirs = resolve(converter.export, converter.owner)(ours, config)
+        shapes = {name: list(tensor.shape) for name, tensor in theirs.items()}
+        assert shapes == {name: shape for name, (shape, _) in manifest["tensors"].items()}
 
 
-def _use(session: Session, card: Any) -> bool:
-    session.use(card)
-    return True
-
-
-def _same_config(session: Session, variant: Any, config: dict[str, Any]) -> bool:
-    entry = session.registry.architectures.find(variant.architecture)
+def variants_like(session: Session, card: Card, manifest: dict[str, Any]) -> list[Variant]:
+    """Variants of a card with the configuration of a manifest."""
+    entry = session.registry.architectures.find(card.method)
     kind = resolve(entry.config, entry.owner)
-    try:
-        return kind(**variant.config) == kind(**config)
-    except TypeError:
-        return False
+    wanted = kind(**manifest["config"])
+    return [variant for variant in card.variants.values() if kind(**variant.config) == wanted]
+
+
+@pytest.mark.parametrize("path", sorted(HERE.rglob("manifests/*.json")), ids=lambda path: path.stem)
+def test_every_manifest_has_a_card(path: Path, session: Session) -> None:
+    manifest = json.loads(path.read_text(encoding="utf-8"))
+    card = session.catalogue.cards[manifest["method"]]
+    session.use(card)
+    variants = variants_like(session, card, manifest)
+    assert variants
+    assert {variant.params for variant in variants} == {manifest["total_params"]}
 
 
 def test_parameter_counts_of_all_cards(session: Session) -> None:

@@ -1,7 +1,7 @@
 """Cards: the facts of a method and its variants, as TOML. Data, never code.
 
-Only what was seen in a source stands in a card; what is unknown is absent. Every key is checked: an unknown one
-is an error that names file, table, key and near match.
+Only what was seen in a source stands in a card; what is unknown is absent. Every key is checked: an unknown
+one is an error that names file, table, key and near match.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class File:
-    """One file of a variant. `source` lists mirrors in order: hf://, https://, file:// or a card-relative path."""
+    """One file of a variant; `source` lists mirrors in order: hf://, https://, file:// or a relative path."""
 
     role: str
     source: tuple[str, ...]
@@ -142,7 +142,7 @@ def load_card(path: Path, origin: str = "zoo") -> Card:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CardError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CardError(f"{path}: is not valid TOML: {error}") from error
     return parse_card(document, path, origin)
 
@@ -154,6 +154,10 @@ def parse_card(document: Mapping[str, Any], path: Path | None = None, origin: st
     schema = values.pop("schema", None)
     if schema != SCHEMA:
         raise reader.error("top level", "schema", f"expected {SCHEMA}, got {schema!r}")
+    written = {f.name for f in dataclasses.fields(Card)} - {"path", "origin", "variants"} | {"variant"}
+    for key in values:
+        if key not in written:
+            raise reader.error("top level", key, "unknown key", did_you_mean(key, {*written, "schema"}))
     variants = values.pop("variant", {})
     if not isinstance(variants, dict) or not variants:
         raise reader.error("top level", "variant", "expected at least one [variant.NAME] table")
@@ -169,7 +173,9 @@ def _check_names(card: Card, reader: _Reader) -> None:
     if not is_name(card.method):
         raise reader.error("top level", "method", f"{card.method!r} is not a valid name")
     if card.path is not None and card.path.stem != card.method:
-        raise reader.error("top level", "method", f"{card.method!r} is not the file's name {card.path.stem!r}")
+        raise reader.error(
+            "top level", "method", f"{card.method!r} is not the file's name {card.path.stem!r}"
+        )
     for name in card.variants:
         if not is_name(name):
             raise reader.error(f"variant.{name}", "name", f"{name!r} is not a valid name")
@@ -177,8 +183,17 @@ def _check_names(card: Card, reader: _Reader) -> None:
         hint = did_you_mean(card.default, card.variants)
         raise reader.error("top level", "default", f"names no variant: {card.default!r}", hint)
     for old, new in card.renamed.items():
+        if not is_name(old) or old in card.variants:
+            raise reader.error("renamed", old, "expected the former name of a variant")
         if new not in card.variants:
             raise reader.error("renamed", old, f"names no variant: {new!r}")
+    taken = {*card.variants, *card.renamed}
+    for variant in card.variants.values():
+        for alias in variant.aliases:
+            if not is_name(alias) or alias in taken:
+                problem = "is taken by another variant" if alias in taken else "is not a valid name"
+                raise reader.error(f"variant.{variant.name}", "aliases", f"{alias!r} {problem}")
+            taken.add(alias)
 
 
 class _Reader:
@@ -193,9 +208,15 @@ class _Reader:
     def variant(self, name: str, table: Any) -> Variant:
         if not isinstance(table, dict):
             raise self.error(f"variant.{name}", name, "expected a table")
-        variant: Variant = self.table(Variant, {"sampler": {}, "config": {}, **table, "name": name}, f"variant.{name}")
+        if "name" in table:
+            raise self.error(f"variant.{name}", "name", "unknown key: the table's title is the name")
+        variant: Variant = self.table(
+            Variant, {"sampler": {}, "config": {}, **table, "name": name}, f"variant.{name}"
+        )
         for index, file in enumerate(variant.files):
             where = f"variant.{name}.files[{index}]"
+            if file.size is not None and file.size < 0:
+                raise self.error(where, "size", f"expected bytes, got {file.size}")
             if not file.source:
                 raise self.error(where, "source", "expected at least one address")
             if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
@@ -237,11 +258,14 @@ class _Reader:
         if origin is tuple:
             if not isinstance(value, list):
                 raise self.error(table, key, f"expected a list, got {value!r}")
-            return tuple(self.value(inner[0], v, f"{table}.{key}[{i}]", key) for i, v in enumerate(value))
+            return tuple(self.value(inner[0], v, table, f"{key}[{i}]") for i, v in enumerate(value))
         if dataclasses.is_dataclass(hint):
             if not isinstance(value, dict):
                 raise self.error(table, key, f"expected a table, got {value!r}")
-            return self.table(hint, value, table if table.endswith("]") else f"{table}.{key}".removeprefix("top level."))
+            return self.table(hint, value, f"{table}.{key}".removeprefix("top level."))
+        if origin is Mapping and inner[1] is str and isinstance(value, dict):
+            inside = f"{table}.{key}".removeprefix("top level.")
+            return {name: self.scalar(str, text, inside, name) for name, text in value.items()}
         return self.scalar(dict if origin is not None else hint, value, table, key)
 
     def scalar(self, kind: Any, value: Any, table: str, key: str) -> Any:
@@ -249,5 +273,11 @@ class _Reader:
             return float(value)
         if isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
             return value
-        names = {str: "a text", int: "a whole number", float: "a number", bool: "true or false", dict: "a table"}
+        names = {
+            str: "a text",
+            int: "a whole number",
+            float: "a number",
+            bool: "true or false",
+            dict: "a table",
+        }
         raise self.error(table, key, f"expected {names[kind]}, got {value!r}")

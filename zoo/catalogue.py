@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from pathlib import Path
 
 from zoo.cards import Card, State, Variant, load_card
-from zoo.errors import CardError, NotFound, ZooError, near
+from zoo.discovery import distribution_of, entries
+from zoo.errors import CardError, NotFound, near
 from zoo.references import Reference, parse_reference
 from zoo.settings import config_folder
 from zoo.store.locate import is_pulled
 
 CARDS_GROUP = "zoo.cards"
+
+#: Origin of the cards that the user keeps.
+USER = "user"
 
 
 def builtin_folder() -> Path:
@@ -29,16 +33,22 @@ def builtin_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "cards"
 
 
-def plugin_folders() -> Iterator[tuple[str, Path]]:
-    """(distribution, folder) of installed plugins' cards, located without importing the plugin."""
-    for entry in entry_points(group=CARDS_GROUP):
-        package, _, folder = entry.value.partition(":")
-        origin = entry.dist.name if entry.dist else entry.name
+def plugin_folder(entry: EntryPoint) -> Path:
+    """The folder of a `zoo.cards` entry point ("package:folder"), located without importing the package."""
+    package, _, folder = entry.value.partition(":")
+    where = f"{distribution_of(entry)[0]}: entry point {CARDS_GROUP} {entry.name!r}"
+    try:
+        # Finding a dotted name would import its parents.
         spec = importlib.util.find_spec(package) if "." not in package else None
-        if spec is None:
-            raise CardError(f"{origin}: entry point {CARDS_GROUP} {entry.name!r}: no top-level package {package!r}")
-        roots = list(spec.submodule_search_locations or [str(Path(spec.origin or "").parent)])
-        yield origin, Path(roots[0]) / (folder or "cards")
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None:
+        raise CardError(f"{where}: no top-level package {package!r}")
+    roots = list(spec.submodule_search_locations or [str(Path(spec.origin or "").parent)])
+    found = Path(roots[0]) / (folder or "cards")
+    if not found.is_dir():
+        raise CardError(f"{where}: no folder {found}")
+    return found
 
 
 def user_folders() -> list[Path]:
@@ -49,15 +59,17 @@ def user_folders() -> list[Path]:
 
 @dataclass
 class Catalogue:
-    """All cards by method. `warnings` tell what was skipped, `overrides` which files a user's card replaced."""
+    """All cards by method; `warnings` tell what was skipped, `overrides` which files user cards replaced."""
 
     cards: dict[str, Card] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
     overrides: dict[str, Path] = field(default_factory=dict)
 
     def add(self, card: Card, override: bool = False) -> None:
-        """Add a card; a second card of a method raises `CardError` unless it may override."""
+        """Add a card; a second one of a method raises `CardError` unless it, or the first, may override."""
         known = self.cards.get(card.method)
+        if known is not None and known.origin == USER and card.origin != USER:
+            return
         if known is not None and not override:
             raise CardError(
                 f"{card.path or card.origin}: method {card.method!r} already has a card from {known.origin}"
@@ -71,20 +83,53 @@ class Catalogue:
         reference = parse_reference(text) if isinstance(text, str) else text
         card = self.cards.get(reference.method)
         if card is None:
-            raise self._unknown(str(reference), reference.method, self.cards)
+            raise NotFound(f"no model is called '{reference}'", self._hint(reference))
         name = reference.variant or card.default
         variant = card.find(name)
         if variant is None:
-            raise self._unknown(str(reference), name, card.variants, prefix=f"{card.method}:")
+            names = [f"{card.method}:{match}" for match in near(name, card.variants) or card.variants]
+            raise NotFound(f"no model is called '{reference}'", f"Did you mean: {', '.join(names)}?")
+        if reference.revision is not None:
+            _check_revision(reference, variant)
         if name in card.renamed:
-            self.warnings.append(f"{card.method}:{name} is now called {card.method}:{variant.name}")
+            self._warn(f"{card.method}:{name} is now called {card.method}:{variant.name}")
         return card, variant
 
-    def _unknown(self, text: str, name: str, known: dict[str, Card] | object, prefix: str = "") -> NotFound:
-        names = list(known)  # type: ignore[call-overload]
-        matches = near(name, names) or (names if prefix else [])
-        hint = f"Did you mean: {', '.join(prefix + m for m in matches)}?" if matches else ""
-        return NotFound(f"no model is called '{text}'", hint or "zoo list shows every reference.")
+    def _hint(self, reference: Reference) -> str:
+        """Methods of a similar name, else those that have a variant of that very name."""
+        matches = near(reference.method, self.cards)
+        matches += [
+            f"{card.method}:{reference.method}" for card in self.cards.values() if card.find(reference.method)
+        ]
+        return f"Did you mean: {', '.join(matches)}?" if matches else "zoo list shows every reference."
+
+    def _warn(self, text: str) -> None:
+        if text not in self.warnings:
+            self.warnings.append(text)
+
+    def add_outside(self, paths: Iterable[Path], origin: str, override: bool = False) -> None:
+        """Add card files that are not ours; a bad one is skipped with a warning."""
+        for path in paths:
+            try:
+                self.add(load_card(path, origin), override)
+            except CardError as error:
+                self.skipped(error)
+
+    def skipped(self, error: CardError) -> None:
+        """Warn that something was skipped, and why."""
+        self._warn(f"skipped {error.message}{f' ({error.hint})' if error.hint else ''}")
+
+
+def _check_revision(reference: Reference, variant: Variant) -> None:
+    """Raise `NotFound` unless the variant's files come from this revision, or one that it abbreviates."""
+    revisions = {
+        source.rpartition("@")[2] for file in variant.files for source in file.source if "@" in source
+    }
+    if not any(revision.startswith(reference.revision or "") for revision in revisions):
+        known = (
+            f"Its card names: {', '.join(sorted(revisions))}" if revisions else "Its card names no revision."
+        )
+        raise NotFound(f"{reference}: no such revision is known", known)
 
 
 def load_catalogue() -> Catalogue:
@@ -92,34 +137,14 @@ def load_catalogue() -> Catalogue:
     catalogue = Catalogue()
     for path in sorted(builtin_folder().glob("*.toml")):
         catalogue.add(load_card(path))
-    for load, override in _outside(catalogue):
+    for entry in entries(CARDS_GROUP):
         try:
-            for path, origin in load():
-                _add_outside(catalogue, path, origin, override)
+            catalogue.add_outside(sorted(plugin_folder(entry).glob("*.toml")), distribution_of(entry)[0])
         except CardError as error:
-            catalogue.warnings.append(f"skipped {error.message}")
+            catalogue.skipped(error)
+    for folder in user_folders():
+        catalogue.add_outside(sorted(folder.glob("*.toml")), USER, override=True)
     return catalogue
-
-
-_Source = Callable[[], list[tuple[Path, str]]]
-
-
-def _outside(catalogue: Catalogue) -> list[tuple[_Source, bool]]:
-    def from_plugins() -> list[tuple[Path, str]]:
-        found = plugin_folders()
-        return [(path, origin) for origin, folder in found for path in sorted(folder.glob("*.toml"))]
-
-    def from_user() -> list[tuple[Path, str]]:
-        return [(path, "user") for folder in user_folders() for path in sorted(folder.glob("*.toml"))]
-
-    return [(from_plugins, False), (from_user, True)]
-
-
-def _add_outside(catalogue: Catalogue, path: Path, origin: str, override: bool) -> None:
-    try:
-        catalogue.add(load_card(path, origin), override)
-    except ZooError as error:
-        catalogue.warnings.append(f"skipped {error.message}")
 
 
 def state_of(card: Card, variant: Variant) -> State:
@@ -131,10 +156,10 @@ def state_of(card: Card, variant: Variant) -> State:
     return "pulled" if is_pulled(card.method, variant.name) else "published"
 
 
-def list_models() -> list[tuple[Card, Variant, State]]:
+def list_models(catalogue: Catalogue | None = None) -> list[tuple[Card, Variant, State]]:
     """Every variant of every card, with where its weights are."""
     return [
         (card, variant, state_of(card, variant))
-        for _, card in sorted(load_catalogue().cards.items())
+        for _, card in sorted((catalogue or load_catalogue()).cards.items())
         for variant in card.variants.values()
     ]

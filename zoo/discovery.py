@@ -66,6 +66,6 @@ def _readable_entries(group: str) -> list[EntryPoint]:
     for distribution in distributions():
         try:
             found += [entry for entry in distribution.entry_points if entry.group == group]
-        except Exception:  # noqa: S112 (whatever is wrong with its metadata, the others are fine)
+        except Exception:
             continue
     return found

@@ -1,4 +1,4 @@
-"""The registry: architectures, converters, samplers and recipes by name, each with the plugin that owns it."""
+"""The registry: architectures, converters, samplers and recipes by name, each with the plugin it is from."""
 
 from __future__ import annotations
 
@@ -20,18 +20,24 @@ def resolve(target: Target, owner: str) -> Any:
         return target
     try:
         return pkgutil.resolve_name(target)
-    except ModuleNotFoundError as error:
-        raise PluginError(*missing_package(owner, error)) from error
-    except Exception as error:
-        raise PluginError(f"plugin '{owner}': {target} cannot be loaded: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        own_package = target.split(".")[0].split(":")[0]
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").split(".")[0] != own_package:
+            raise PluginError(*missing_package(owner, error)) from error
+        raise PluginError(
+            f"plugin '{owner}': {target} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
 
 
-def missing_package(owner: str, error: ModuleNotFoundError) -> tuple[str, str]:
+def missing_package(owner: str, error: ModuleNotFoundError, distribution: str = "zoo") -> tuple[str, str]:
     """Message and hint for a plugin whose dependency is not installed."""
-    return (
-        f"plugin '{owner}' needs the package '{error.name}', which is not installed",
-        f"pip install 'zoo[{owner}]'  (or the extra that the plugin's own package names)",
-    )
+    if distribution == "zoo":
+        hint = f"pip install 'zoo[{owner}]'  (or the extra that the plugin's own package names)"
+    else:
+        hint = (
+            f"pip install {(error.name or '').split('.')[0]}  (or the extra of {distribution} that brings it)"
+        )
+    return f"plugin '{owner}' needs the package '{error.name}', which is not installed", hint
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,10 @@ class Architecture:
     def create(self, config: Mapping[str, Any]) -> Any:
         """Build the module for a config table, on torch's current default device."""
         kind = resolve(self.config, self.owner)
+        if not isinstance(kind, type) or not dataclasses.is_dataclass(kind):
+            raise PluginError(
+                f"plugin '{self.owner}': the config of architecture '{self.name}' is no dataclass"
+            )
         known = [field.name for field in dataclasses.fields(kind)]
         for key in config:
             if key not in known:
@@ -108,7 +118,8 @@ class Table(Generic[Entry]):
         known = self._entries.get(entry.name.lower())
         if known is not None:
             raise PluginError(
-                f"{self.kind} '{entry.name}' of plugin '{entry.owner}' is already registered by '{known.owner}'"
+                f"{self.kind} '{entry.name}' of plugin '{entry.owner}' is already registered "
+                f"by '{known.owner}'"
             )
         self._entries[entry.name.lower()] = entry
 

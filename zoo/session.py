@@ -10,7 +10,7 @@ from zoo.catalogue import Catalogue, load_catalogue
 from zoo.errors import CardError, NotFound, PluginError, did_you_mean
 from zoo.plugins import Plugins
 from zoo.references import parse_reference
-from zoo.registry import Architecture, Converter, Entry, Registry, Table, resolve
+from zoo.registry import Architecture, Converter, Registry, Table, resolve
 
 
 class Session:
@@ -22,9 +22,9 @@ class Session:
     @cached_property
     def plugins(self) -> Plugins:
         """The plugins; those that belong to no method (they extend the core) are loaded at once."""
-        plugins = Plugins()
-        for name in plugins.names():
-            if name not in self.catalogue.cards:
+        plugins = Plugins(self.warnings)
+        for name in plugins.enabled():
+            if name.lower() not in self.catalogue.cards:
                 try:
                     plugins.load(name)
                 except PluginError as error:
@@ -50,14 +50,10 @@ class Session:
         except NotFound:
             self.plugins.load_all()
             self._adopt_cards(self.plugins)
-            answer = self.plugins.first("resolve_reference", reference=reference)
-            if answer is None:
-                return self.catalogue.resolve(reference)
-            card, name = answer
-            variant = card.find(name)
-            if variant is None:
-                raise PluginError(f"{card.origin}: resolve_reference named no variant of its card: {name!r}") from None
-            return card, variant
+            for plugin, answer in self.plugins.each("resolve_reference", reference=reference):
+                if answer is not None:
+                    return _resolved(plugin, answer)
+            return self.catalogue.resolve(reference)
 
     def use(self, card: Card) -> None:
         """Load the plugin of a card's method, if there is one of that name."""
@@ -67,7 +63,10 @@ class Session:
     def architecture(self, card: Card, variant: Variant) -> Architecture:
         """The architecture that a variant names."""
         self.use(card)
-        return self._find("architectures", variant.architecture, f"{card.method}:{variant.name}")
+        found: Architecture = self._find(
+            "architectures", variant.architecture, f"{card.method}:{variant.name}"
+        )
+        return found
 
     def sampler(self, name: str, wanted_by: str) -> Any:
         """The sampler of this name."""
@@ -75,7 +74,8 @@ class Session:
 
     def converter(self, name: str, wanted_by: str) -> Converter:
         """The converter of this name."""
-        return self._find("converters", name, wanted_by)
+        found: Converter = self._find("converters", name, wanted_by)
+        return found
 
     def recipe(self, card: Card, variant: Variant) -> Any:
         """A fresh recipe object for a variant."""
@@ -94,7 +94,7 @@ class Session:
         return self.plugins.registry
 
     def _find(self, kind: str, name: str, wanted_by: str) -> Any:
-        table: Table[Entry] = getattr(self.registry, kind)
+        table: Table[Any] = getattr(self.registry, kind)
         found = table.find(name)
         if found is None:
             self.plugins.load_all()
@@ -115,6 +115,18 @@ class Session:
                         self.catalogue.add(card)
                     except CardError as error:
                         self.warn(f"skipped {error.message} (registered by plugin '{owner}')")
+
+
+def _resolved(plugin: str, answer: Any) -> tuple[Card, Variant]:
+    """The card and variant of a `resolve_reference` answer; raises `PluginError` for anything else."""
+    match answer:
+        case (Card() as card, str(name)) if (variant := card.find(name)) is not None:
+            return card, variant
+        case (Card(), str(name)):
+            raise PluginError(f"plugin '{plugin}': resolve_reference named no variant of its card: {name!r}")
+    raise PluginError(
+        f"plugin '{plugin}': resolve_reference gave {answer!r}, expected a card and a variant's name"
+    )
 
 
 _default: Session | None = None

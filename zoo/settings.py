@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +51,45 @@ def checked_key(key: str) -> str:
     return key
 
 
+#: What `device`, `dtype` and `format` may be; here, so that a setting is checked without importing torch.
+DEVICES = ("cuda", "mps", "cpu")
+DTYPES = ("float32", "bfloat16", "float16")
+FORMATS = ("png", "webp", "jpeg")
+
+
+def checked_value(key: str, value: str) -> str:
+    """`value` as it is stored, if `key` may have it; raises `InvalidInput` or, for a model, `NotFound`."""
+    checked_key(key)
+    if not value.strip():
+        raise InvalidInput(
+            f"{key}: expected a value, got an empty text", f"To remove it: zoo config unset {key}"
+        )
+    if key == "model":
+        # Only here: the catalogue itself reads the configuration folder.
+        from zoo.session import Session
+
+        Session().resolve(value)
+        return value.strip().lower()
+    if key == "device":
+        known = re.fullmatch(rf"{'|'.join(DEVICES)}|cuda:\d+", value) is not None
+        return _among(key, value, (*DEVICES, "cuda:N"), known)
+    if key == "dtype":
+        return _among(key, value, DTYPES, value in DTYPES)
+    if key == "format":
+        return _among(key, value, FORMATS, value in FORMATS)
+    if os.path.isfile(value):
+        raise InvalidInput(f"{key}: {value} is a file, expected a folder")
+    return value
+
+
+def _among(key: str, value: str, names: tuple[str, ...], known: bool) -> str:
+    if not known:
+        raise InvalidInput(
+            f"{key}: expected one of {', '.join(names)}, got '{value}'", did_you_mean(value, names)
+        )
+    return value
+
+
 def load_settings() -> Settings:
     """Read the user's settings; a missing file means that nothing is set."""
     path = config_folder() / "config.toml"
@@ -62,22 +102,32 @@ def load_settings() -> Settings:
     for key, value in values.items():
         if key not in KEYS or not isinstance(value, str):
             problem = "is not a setting" if key not in KEYS else f"expected a text, got {value!r}"
-            raise ZooError(f"{path}: {key}: {problem}", did_you_mean(key, KEYS) or f"Settings: {', '.join(KEYS)}")
+            raise ZooError(
+                f"{path}: {key}: {problem}", did_you_mean(key, KEYS) or f"Settings: {', '.join(KEYS)}"
+            )
     return Settings(values, path)
+
+
+def _quoted(value: str) -> str:
+    """A TOML basic string: that of JSON, which leaves one control character as it is that TOML forbids."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def save_setting(key: str, value: str | None) -> Settings:
     """Set a key, or remove it with None; returns the settings as they are then."""
+    checked_key(key)
     settings = load_settings()
-    values = {k: v for k, v in settings.values.items() if k != checked_key(key)}
+    values = {k: v for k, v in settings.values.items() if k != key}
     if value is not None:
         values[key] = value
-    text = "".join(f"{k} = {json.dumps(v, ensure_ascii=False)}\n" for k, v in sorted(values.items()))
+    text = "".join(f"{k} = {_quoted(v)}\n" for k, v in sorted(values.items()))
     part = settings.path.with_name(settings.path.name + ".part")
     try:
         settings.path.parent.mkdir(parents=True, exist_ok=True)
         part.write_text(text, encoding="utf-8")
         os.replace(part, settings.path)
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{key}: {value!r} is not valid text") from error
     except OSError as error:
         raise OutputNotWritable(f"{settings.path}: cannot be written: {error.strerror}") from error
     return Settings(values, settings.path)

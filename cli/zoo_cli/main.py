@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from importlib.metadata import entry_points
+from collections.abc import Iterator, Sequence
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from zoo.errors import ExitCode, PluginError, ZooError, did_you_mean
+from zoo.discovery import distribution_of, entries
+from zoo.errors import ExitCode, InvalidInput, PluginError, ZooError, did_you_mean
 from zoo.version import __version__
 
 COMMANDS_GROUP = "zoo.commands"
@@ -37,6 +41,10 @@ VERBS = {
 ALIASES = {"ls": "list"}
 
 
+class _ReaderLeft(Exception):
+    """The reader of a pipe left. Click makes exit code 1 of the BrokenPipeError itself."""
+
+
 class LazyGroup(click.Group):
     """Knows every verb's name and help without importing its module."""
 
@@ -52,44 +60,102 @@ class LazyGroup(click.Group):
         return None if entry is None else _plugin_command(entry)
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
-        if self.get_command(ctx, args[0]) is None and not args[0].startswith("-"):
-            hint = did_you_mean(args[0], self.list_commands(ctx)) or "zoo --help lists the commands."
-            raise click.UsageError(f"There is no command '{args[0]}'. {hint}", ctx)
+        known = [*VERBS, *ALIASES]
+        if args[0] not in known:
+            known += self._extra()
+        if args[0] not in known and not args[0].startswith("-") and not ctx.resilient_parsing:
+            hint = did_you_mean(args[0], known) or "zoo --help lists the commands."
+            raise InvalidInput(f"there is no command '{args[0]}'", hint)
         return super().resolve_command(ctx, args)
 
+    def make_context(self, *args: Any, **kwargs: Any) -> click.Context:
+        try:
+            return super().make_context(*args, **kwargs)
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (ZooError, click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError as error:
+            raise _ReaderLeft from error
+        except Exception as error:
+            entry = self._extra().get(ctx.invoked_subcommand or "")
+            if entry is None:
+                raise
+            raise _command_failed(entry, error) from error
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        rows = list(VERBS.items())
-        rows += [(name, _origin(entry)) for name, entry in sorted(self._extra().items())]
+        short = {verb: alias for alias, verb in ALIASES.items()}
+        rows = [(f"{name}, {short[name]}" if name in short else name, text) for name, text in VERBS.items()]
+        rows += [(name, f"Provided by {_owner(entry)}.") for name, entry in sorted(self._extra().items())]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
-    def _extra(self) -> dict[str, Any]:
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Names of commands without importing them, and the options of the group."""
+        helps = {**VERBS, **{name: f"Provided by {_owner(entry)}." for name, entry in self._extra().items()}}
+        items = [
+            CompletionItem(name, help=text) for name, text in helps.items() if name.startswith(incomplete)
+        ]
+        return [*items, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def _extra(self) -> dict[str, EntryPoint]:
+        """Commands that plugins bring; the first of a name counts, and none takes the name of a verb."""
         if os.environ.get("ZOO_PLUGINS") == "":
             return {}
-        return {entry.name: entry for entry in entry_points(group=COMMANDS_GROUP) if entry.name not in VERBS}
+        taken = {*VERBS, *ALIASES}
+        return {entry.name: entry for entry in reversed(entries(COMMANDS_GROUP)) if entry.name not in taken}
 
 
-def _origin(entry: Any) -> str:
-    return f"Provided by {entry.dist.name}." if entry.dist else "Provided by a plugin."
+def _owner(entry: EntryPoint) -> str:
+    name = distribution_of(entry)[0]
+    return "a plugin" if name == "unknown" else name
 
 
-def _plugin_command(entry: Any) -> click.Command:
+def _command_failed(entry: EntryPoint, error: BaseException) -> PluginError:
+    if isinstance(error, PluginError):
+        return error
+    problem = (
+        f"it called sys.exit({error.code!r})"
+        if isinstance(error, SystemExit)
+        else f"{type(error).__name__}: {error}"
+    )
+    return PluginError(
+        f"command '{entry.name}' of {_owner(entry)} failed: {problem}",
+        "ZOO_DEBUG=1 shows the traceback; zoo plugins lists every plugin.",
+    )
+
+
+def _plugin_command(entry: EntryPoint) -> click.Command:
     try:
         command = entry.load()
     except (Exception, SystemExit) as error:
-        raise PluginError(
-            f"command '{entry.name}' of {_origin(entry)[12:-1]} failed: {type(error).__name__}: {error}",
-            "ZOO_DEBUG=1 shows the traceback; zoo plugins lists every plugin.",
-        ) from error
+        raise _command_failed(entry, error) from error
     if not isinstance(command, click.Command):
-        raise PluginError(f"command '{entry.name}' of {_origin(entry)[12:-1]} is not a click command")
+        raise PluginError(f"command '{entry.name}' of {_owner(entry)} is not a click command")
     return command
+
+
+def _disable_plugins(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    # Eager, because the group looks for the command before its own callback runs.
+    if value:
+        os.environ["ZOO_PLUGINS"] = ""
 
 
 @click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="zoo", message="%(prog)s %(version)s")
-@click.option("--no-plugins", is_flag=True, help="Load no plugin (as ZOO_PLUGINS='').")
-def cli(no_plugins: bool) -> None:
+@click.option(
+    "--no-plugins",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_disable_plugins,
+    help="Load no plugin (as ZOO_PLUGINS='').",
+)
+def cli() -> None:
     """A model zoo for research on generation: every method is a plugin, every model a short name.
 
     \b
@@ -97,32 +163,66 @@ def cli(no_plugins: bool) -> None:
     zoo list                               what there is
     zoo show tarflow:afhq256               everything about one model
     """
-    if no_plugins:
-        os.environ["ZOO_PLUGINS"] = ""
 
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run a command line and return its exit code; prints errors, never raises for a user's mistake."""
+    with _switches_kept():
+        try:
+            return _run(None if arguments is None else list(arguments))
+        except (BrokenPipeError, _ReaderLeft):
+            return _reader_left()
+
+
+def _run(arguments: list[str] | None) -> int:
     try:
         result = cli.main(args=arguments, prog_name="zoo", standalone_mode=False)
-    except click.exceptions.Abort:
+        # Here, and not when the interpreter ends: only here a closed pipe can be passed over in silence.
+        sys.stdout.flush()
+    except (click.Abort, KeyboardInterrupt):
         return _report("interrupted", "", ExitCode.INTERRUPTED)
-    except KeyboardInterrupt:
-        return _report("interrupted", "", ExitCode.INTERRUPTED)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message())
+        return ExitCode.OK
     except click.ClickException as error:
-        return _report(error.format_message(), _usage_hint(error), ExitCode.USAGE)
+        _debug()
+        return _report(error.format_message(), _usage_hint(error), error.exit_code)
     except ZooError as error:
         _debug()
         return _report(error.message, error.hint, error.exit_code)
-    except BrokenPipeError:
-        # The reader of a pipe left (`zoo list | head -1`): nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
+    except SystemExit as stop:
+        # Completion ends this way.
+        return (
+            stop.code if isinstance(stop.code, int) else ExitCode.OK if stop.code is None else ExitCode.FAILED
+        )
+    except (BrokenPipeError, _ReaderLeft):
+        raise
     except Exception as error:
         _debug()
         text = f"unexpected {type(error).__name__}: {error}"
         return _report(text, "ZOO_DEBUG=1 shows the traceback; please report it.", ExitCode.FAILED)
     return result if isinstance(result, int) else ExitCode.OK
+
+
+def _reader_left() -> int:
+    """The reader of a pipe left (`zoo list | head -1`): nothing more can be said, and nothing went wrong."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return ExitCode.OK
+
+
+@contextlib.contextmanager
+def _switches_kept() -> Iterator[None]:
+    """Undo what --no-plugins and --no-color set for this one command line."""
+    before = {name: os.environ.get(name) for name in ("ZOO_PLUGINS", "NO_COLOR")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
 
 
 def _usage_hint(error: click.ClickException) -> str:
@@ -144,4 +244,8 @@ def _report(message: str, hint: str, code: int) -> int:
 
 def main() -> None:
     """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # A terminal that cannot show a character gets its code, not a traceback.
+            stream.reconfigure(errors="backslashreplace")
     sys.exit(run())

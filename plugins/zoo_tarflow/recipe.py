@@ -26,7 +26,7 @@ class ShapesRecipe:
 
     seed = 0
     budget = Budget(
-        steps=22_000,
+        steps=18_000,
         batch_size=64,
         learning_rate=8e-4,
         final_learning_rate=1e-6,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 
@@ -18,17 +20,36 @@ def write_file(path: str | PathLike[str], data: bytes, overwrite: bool = False) 
     folder or device in that place, a parent that is a file, no permission and a full disk are
     OutputNotWritable. With `overwrite` a symbolic link is replaced, not the file it leads to.
     """
+    with new_file(path, overwrite) as temporary:
+        temporary.write_bytes(data)
+    return Path(path)
+
+
+@contextmanager
+def new_file(path: str | PathLike[str], overwrite: bool = False) -> Iterator[Path]:
+    """Yield the path of a temporary file to write, which becomes `path` when the block ends without an error.
+
+    For files too large to be held in memory; errors are those of `write_file`.
+    """
     target = Path(path)
     try:
         _refuse_special(target)
+        if target.exists() and not overwrite:
+            # Known before the work is done; what appears meanwhile is found when the file is published.
+            raise _exists(target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        _write_then_publish(target, data, overwrite)
+        temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part")
+        try:
+            open(temporary, "xb").close()
+            yield temporary
+            _publish(temporary, target, overwrite)
+        finally:
+            temporary.unlink(missing_ok=True)
     except OSError as error:
         raise OutputNotWritable(
             f"cannot write {target}: {_reason(target, error)}",
             hint="Choose a folder that you may write to and that has room.",
         ) from error
-    return target
 
 
 def _refuse_special(target: Path) -> None:
@@ -38,17 +59,11 @@ def _refuse_special(target: Path) -> None:
         raise OutputNotWritable(f"cannot write {target}: it is {what}", hint="Give the path of a file.")
 
 
-def _write_then_publish(target: Path, data: bytes, overwrite: bool) -> None:
-    temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part")
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-        if overwrite:
-            os.replace(temporary, target)
-        else:
-            _publish_new(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def _publish(temporary: Path, target: Path, overwrite: bool) -> None:
+    if overwrite:
+        os.replace(temporary, target)
+    else:
+        _publish_new(temporary, target)
 
 
 def _publish_new(temporary: Path, target: Path) -> None:

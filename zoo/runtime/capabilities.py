@@ -1,8 +1,8 @@
 """What architectures can offer and samplers can need, by name.
 
-The core compares the names before it loads anything, so that any sampler that fits may run any architecture that
-offers what it needs, from whichever plugin. Names that are not in `CAPABILITIES` are allowed between plugins that
-agree on them.
+The core compares the names before it loads anything, so that any sampler that fits may run any architecture
+that offers what it needs, from whichever plugin. Names that are not in `CAPABILITIES` are allowed between
+plugins that agree on them.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ class Likelihood(Protocol):
     """`likelihood`: exact densities."""
 
     def log_prob(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log p of images [n, c, h, w] in [-1, 1] under class labels [n]: [n], in nats for the whole image."""
+        """log p of images [n, c, h, w] in [-1, 1] under class labels [n]: [n], in nats for a whole image."""
         ...
 
     def bits_per_dim(self, images: Tensor, uniform: Tensor) -> Tensor:
-        """[n] for 8-bit images [n, c, h, w] (0..255) dequantised with `uniform` in [0, 1) of the same shape."""
+        """[n] for 8-bit images [n, c, h, w] (0..255) dequantised with `uniform` in [0, 1) of that shape."""
         ...
 
 

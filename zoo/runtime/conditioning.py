@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from zoo.errors import InvalidInput, near
 
 #: Words that a prompt may hold beside a class name without changing what is asked.
-FILLERS = frozenset("a an the of one photo picture image".split())
+FILLERS = frozenset(["a", "an", "the", "of", "one", "photo", "picture", "image"])
 
 
 def class_id(value: str | int, classes: Sequence[str], count: int) -> int:
@@ -37,8 +37,9 @@ def class_of_prompt(prompt: str, classes: Sequence[str]) -> int:
     known = {word for name in names for word in name}
     unknown = [word for word in dict.fromkeys(words) if word not in known | FILLERS]
     if unknown:
+        plural = "s" if len(unknown) > 1 else ""
         raise InvalidInput(
-            f"this model does not know the word{'s' if len(unknown) > 1 else ''} {', '.join(map(repr, unknown))}",
+            f"this model does not know the word{plural} {', '.join(map(repr, unknown))}",
             _vocabulary(known, classes),
         )
     content = tuple(word for word in words if word not in FILLERS)

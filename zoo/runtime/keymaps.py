@@ -1,7 +1,7 @@
 """Tables of tensor names: the authors' on the left, ours on the right, readable in both directions.
 
-`{i}` and `{j}` stand for whole numbers, `{rest}` for any ending. A name that no row matches is left as it is, so
-that the check against the architecture reports it.
+`{i}` and `{j}` stand for whole numbers, `{rest}` for any ending. A name that no row matches is left as it is,
+so that the check against the architecture reports it.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Weights into modules: built on the meta device, mapped from safetensors, assigned. No copy, no random start.
+"""Weights into modules: built on the meta device, mapped from safetensors, assigned. No copies.
 
-Foreign checkpoints (`.pth`, or safetensors under the authors' names) go through the variant's converter first.
+Foreign checkpoints (`.pth`, or safetensors under the authors' names) go through the variant's converter.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
-from zoo.errors import WeightsError
+from zoo.errors import PluginError, WeightsError, ZooError
+from zoo.plugins import describe
 from zoo.registry import Architecture, Converter, resolve
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
@@ -22,7 +23,20 @@ PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 def build_meta(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
     """The module without memory: every tensor on the meta device."""
     with torch.device("meta"):
+        return build(architecture, config)
+
+
+def build(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
+    """The module on torch's current default device; raises `InvalidInput` or `PluginError`."""
+    try:
         module: nn.Module = architecture.create(config)
+    except ZooError:
+        raise
+    except Exception as error:
+        raise PluginError(
+            f"architecture '{architecture.name}' of plugin '{architecture.owner}' failed: {describe(error)}",
+            "ZOO_DEBUG=1 shows the traceback.",
+        ) from error
     return module
 
 

@@ -6,10 +6,11 @@ import torch
 from torch import nn
 
 from zoo.errors import DoesNotFit
+from zoo.quantities import human_bytes
 from zoo.runtime.capabilities import MemoryEstimate
 from zoo.runtime.devices import available_memory, dtype_name
 
-#: Batches larger than this gain no speed on any device measured, and finish their first picture later.
+#: The batch size where none is asked for: larger ones finish their first picture later and gain no speed.
 MAX_BATCH = 64
 
 #: Share of the free memory that a run may plan with; the rest is for what no estimate sees.
@@ -20,15 +21,6 @@ def weight_bytes(module: nn.Module, dtype: torch.dtype) -> int:
     """Bytes of parameters and buffers in a number format."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(t.numel() * (dtype.itemsize if t.is_floating_point() else t.element_size()) for t in tensors)
-
-
-def human_bytes(count: float) -> str:
-    """1536 -> "1.5 KiB"."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(count) < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
 
 
 def check_weights_fit(module: nn.Module, reference: str, device: torch.device, dtype: torch.dtype) -> None:
@@ -44,8 +36,8 @@ def check_weights_fit(module: nn.Module, reference: str, device: torch.device, d
 
 
 def fitting_batch(model: nn.Module, wanted: int, device: torch.device, dtype: torch.dtype) -> int:
-    """The largest batch up to `wanted` whose working memory fits; raises `DoesNotFit` when one sample does not."""
-    batch = min(wanted, MAX_BATCH)
+    """The largest batch up to `wanted` whose working memory fits; raises `DoesNotFit` when one does not."""
+    batch = wanted
     if not isinstance(model, MemoryEstimate):
         return batch
     free = int(USABLE * available_memory(device))
@@ -61,8 +53,17 @@ def fitting_batch(model: nn.Module, wanted: int, device: torch.device, dtype: to
     return batch
 
 
+def one_does_not_fit(reference: str, device: torch.device) -> DoesNotFit:
+    """The error for a model that runs out of memory with a single sample."""
+    return DoesNotFit(
+        f"{reference}: memory ran out on {device} with a single sample",
+        "Close other programs, choose another --device, or --dtype bfloat16.",
+    )
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error of torch means that an allocation failed, on the GPU or in RAM."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    texts = ("can't allocate memory", "MPS backend out of memory")
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in texts)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.cards import Card, File, Variant
-from zoo.errors import InvalidInput
+from zoo.errors import InvalidInput, ZooError
 from zoo.io.artifacts import Artifact, Provenance
 from zoo.io.request import Request
 from zoo.registry import Architecture, Sampler, resolve
@@ -21,8 +21,8 @@ from zoo.runtime import devices, memory
 from zoo.runtime.capabilities import Likelihood
 from zoo.runtime.conditioning import class_id
 from zoo.runtime.loading import assign, build_meta, convert_tensors, needs_conversion, read_tensors
-from zoo.runtime.options import build_options
-from zoo.runtime.sampling import Batch, Item, OnStep, batches, plan
+from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_failed, sampler_options
+from zoo.runtime.sampling import Batch, Item, OnStep, Plan, batches
 from zoo.session import Session, default_session
 from zoo.store.locate import locate
 from zoo.version import __version__
@@ -71,45 +71,47 @@ class LoadedModel:
     @property
     def class_count(self) -> int:
         """Number of classes; 0 for a model without."""
-        return int(self.variant.config.get("num_classes", 0)) or len(self.variant.classes)
+        return class_count(self.variant)
 
     def sampler(self, name: str | None = None) -> Sampler:
-        """A sampler by name, or the card's; raises `InvalidInput` when the architecture lacks what it needs."""
-        sampler = find_sampler(self.session, self.card, self.variant, self.architecture, name)
-        return sampler
+        """A sampler by name, or the card's; `InvalidInput` where the architecture lacks what it needs."""
+        return find_sampler(self.session, self.card, self.variant, self.architecture, name)
 
     def options(self, request: Request) -> Any:
         """The sampler's options for a request: card's defaults, then the request's own."""
-        sampler = self.sampler(request.sampler)
-        defaults = {k: v for k, v in self.variant.sampler.items() if k != "name"}
-        if sampler.name != self.variant.sampler.get("name"):
-            defaults = {}
-        short = {"steps": request.steps, "guidance": request.guidance}
-        given = {name: value for name, value in short.items() if value is not None}
-        return build_options(resolve(sampler.options, sampler.owner), sampler.name, defaults, given, request.options)
+        return sampler_options(self.sampler(request.sampler), self.variant, request)
 
-    def plan(self, request: Request) -> list[Item]:
+    def plan(self, request: Request) -> Plan:
         """Every sample that a request asks for; raises `InvalidInput` before anything is computed."""
-        takes_text = "text-to-image" in self.card.tasks
-        return plan(request, self.variant.classes, self.class_count, takes_text)
+        return planned(self.card, self.variant, request)
+
+    def batch_size(self, request: Request) -> int:
+        """How many samples of a request are drawn at once; raises `DoesNotFit` when one is too many."""
+        wanted = request.batch_size or memory.MAX_BATCH
+        return memory.fitting_batch(self.model, min(wanted, request.total), self.device, self.dtype)
 
     def sample(self, request: Request | None = None, on_step: OnStep | None = None) -> Iterator[Artifact]:
         """Draw samples; yields artifacts with their provenance, batch by batch, as they finish.
 
-        Input errors are raised here, before the first artifact is asked for. When memory runs out, the batch is
-        halved and drawn again: batch size never changes a sample.
+        Input errors are raised here, before the first artifact is asked for. When memory runs out, the batch
+        is halved and drawn again: batch size never changes a sample.
         """
         request = request or Request()
         items, options = self.plan(request), self.options(request)
         return self._run(request, items, options, on_step or _no_report)
 
-    def draw(self, batch: Batch, options: Any, noise: NoiseSource, on_step: OnStep, sampler: str | None = None) -> list[Artifact]:
+    def draw(
+        self, batch: Batch, options: Any, noise: NoiseSource, on_step: OnStep, sampler: str | None = None
+    ) -> list[Artifact]:
         """Run the sampler once on explicit noise: what `sample` does for each batch."""
         entry = self.sampler(sampler)
         return list(resolve(entry.sample, entry.owner)(self, batch, options, noise, on_step))
 
     def log_prob(self, images: Tensor, classes: Sequence[str | int] | None = None) -> Tensor:
-        """log p of images [n, c, h, w] in [-1, 1], in nats for the whole image: [n]. The model must offer `likelihood`."""
+        """log p of images [n, c, h, w] in [-1, 1], in nats for the whole image: [n].
+
+        The model must offer `likelihood`.
+        """
         model = self._likelihood()
         labels = None
         if classes is not None:
@@ -128,31 +130,47 @@ class LoadedModel:
             raise InvalidInput(f"{self.reference} has no likelihood: its architecture does not offer it")
         return self.model
 
-    def _run(self, request: Request, items: list[Item], options: Any, on_step: OnStep) -> Iterator[Artifact]:
+    def _run(self, request: Request, items: Plan, options: Any, on_step: OnStep) -> Iterator[Artifact]:
         started, finished = time.perf_counter(), []
-        wanted = request.batch_size or len(items)
-        size = memory.fitting_batch(self.model, min(wanted, len(items)), self.device, self.dtype)
-        for batch in batches(items, size, request):
+        # Only observers need all artifacts together; without any, a run of millions keeps one batch.
+        observed = self.session.plugins.implements("sample_finished")
+        for batch in batches(items, self.batch_size(request), request):
             for artifact in self._draw_halving(batch, options, request, on_step):
-                finished.append(artifact)
+                if observed:
+                    finished.append(artifact)
                 yield artifact
         run = FinishedRun(self.reference, request, tuple(finished), time.perf_counter() - started)
         for _ in self.session.plugins.each("sample_finished", run=run):
             pass
 
-    def _draw_halving(self, batch: Batch, options: Any, request: Request, on_step: OnStep) -> Iterator[Artifact]:
+    def _draw_halving(
+        self, batch: Batch, options: Any, request: Request, on_step: OnStep
+    ) -> Iterator[Artifact]:
         try:
-            drawn = self.draw(batch, options, batch.noise(), on_step, request.sampler)
-        except (RuntimeError, MemoryError) as error:
-            if not memory.is_out_of_memory(error) or len(batch) == 1:
-                raise
+            drawn = self._draw_with_provenance(batch, options, request, on_step)
+        except ZooError:
+            raise
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise sampler_failed(self.sampler(request.sampler), error) from error
+            if len(batch) == 1:
+                raise memory.one_does_not_fit(self.reference, self.device) from error
         else:
-            for artifact, item in zip(drawn, batch.items, strict=True):
-                yield dataclasses.replace(artifact, provenance=self._provenance(item, options, request))  # type: ignore[type-var]
+            yield from drawn
             return
         middle = len(batch) // 2
         for half in (batch.items[:middle], batch.items[middle:]):
             yield from self._draw_halving(dataclasses.replace(batch, items=half), options, request, on_step)
+
+    def _draw_with_provenance(
+        self, batch: Batch, options: Any, request: Request, on_step: OnStep
+    ) -> list[Artifact]:
+        drawn = self.draw(batch, options, batch.noise(), on_step, request.sampler)
+        made = (self._provenance(item, options, request) for item in batch.items)
+        return [
+            dataclasses.replace(artifact, provenance=provenance)  # type: ignore[type-var]
+            for artifact, provenance in zip(drawn, made, strict=True)
+        ]
 
     def _provenance(self, item: Item, options: Any, request: Request) -> Provenance:
         named = item.class_id is not None and item.class_id < len(self.variant.classes)
@@ -173,24 +191,6 @@ class LoadedModel:
         )
 
 
-def find_sampler(
-    session: Session, card: Card, variant: Variant, architecture: Architecture, name: str | None = None
-) -> Sampler:
-    """The sampler to use; raises `InvalidInput` when the architecture does not offer what it needs."""
-    wanted = name or variant.sampler.get("name")
-    if wanted is None:
-        raise InvalidInput(f"{card.method}:{variant.name} names no sampler", "Choose one with --sampler.")
-    sampler: Sampler = session.sampler(str(wanted), f"{card.method}:{variant.name}")
-    lacking = [need for need in sampler.needs if need not in architecture.offers]
-    if lacking:
-        raise InvalidInput(
-            f"sampler '{sampler.name}' needs {', '.join(lacking)}, "
-            f"which architecture '{architecture.name}' does not offer",
-            f"It offers: {', '.join(architecture.offers) or 'nothing'}",
-        )
-    return sampler
-
-
 def load(
     reference: str,
     device: str | None = None,
@@ -201,9 +201,10 @@ def load(
 ) -> LoadedModel:
     """Load a variant: `load("tarflow:shapes")`.
 
-    `weights` is a file of your own (safetensors, or a checkpoint that the card's converter reads) or a folder with
-    one `<role>.safetensors` for each component. `sampler` is checked against the architecture before anything is
-    loaded. Raises `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or `InvalidInput`.
+    `weights` is a file of your own (safetensors, or a checkpoint that the card's converter reads) or a folder
+    with one `<role>.safetensors` for each component. `sampler` is checked against the architecture before
+    anything is loaded. Raises `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or
+    `InvalidInput`.
     """
     session = session or default_session()
     card, variant = session.resolve(reference)
@@ -220,10 +221,14 @@ def load(
     tensors = _tensors(session, card, variant, module, paths["model"])
     assign(module, tensors, place, number_format, str(paths["model"]))
     identity = _identity(variant, paths["model"], weights is not None)
-    return LoadedModel(card, variant, architecture, {"model": module}, place, number_format, identity, session)
+    return LoadedModel(
+        card, variant, architecture, {"model": module}, place, number_format, identity, session
+    )
 
 
-def _tensors(session: Session, card: Card, variant: Variant, module: nn.Module, path: Path) -> dict[str, Tensor]:
+def _tensors(
+    session: Session, card: Card, variant: Variant, module: nn.Module, path: Path
+) -> dict[str, Tensor]:
     tensors = read_tensors(path)
     converter = _model_file(variant).converter if variant.files else variant.converter
     if converter is None or not needs_conversion(module, tensors):

@@ -84,6 +84,7 @@ class RecordedNoise:
         tensor = self.tensors[name]
         if tuple(tensor.shape) != tuple(shape):
             raise ValueError(
-                f"recorded noise {name!r} has shape {tuple(tensor.shape)}, the sampler asked for {tuple(shape)}"
+                f"recorded noise {name!r} has shape {tuple(tensor.shape)}, "
+                f"the sampler asked for {tuple(shape)}"
             )
         return tensor

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import types
 import typing
 from collections.abc import Mapping
@@ -39,14 +40,27 @@ def _read(hint: Any, value: Any, name: str) -> Any:
             return None
         return _read(next(h for h in inner if h is not type(None)), value, name)
     if origin is Literal:
-        if value in inner:
-            return value
-        raise InvalidInput(f"option {name} is {value!r}, expected one of: {', '.join(map(repr, inner))}")
+        found = next((choice for choice in inner if value == choice or value == str(choice)), None)
+        if found is not None:
+            return found
+        raise InvalidInput(f"option {name} is {value!r}, expected one of: {', '.join(map(str, inner))}")
+    if origin is tuple:
+        return _tuple(inner, value, name)
     reader = _READERS.get(hint)
     try:
         return reader(value) if reader else value
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise InvalidInput(f"option {name} is {value!r}, expected {_NAMES.get(hint, hint)}") from None
+
+
+def _tuple(inner: tuple[Any, ...], value: Any, name: str) -> tuple[Any, ...]:
+    parts = [part for part in value.split(",") if part] if isinstance(value, str) else value
+    if not isinstance(parts, (list, tuple)):
+        raise InvalidInput(f"option {name} is {value!r}, expected values with commas between them")
+    kinds = [inner[0]] * len(parts) if inner[-1:] == (Ellipsis,) else list(inner)
+    if len(kinds) != len(parts):
+        raise InvalidInput(f"option {name} is {value!r}, expected {len(kinds)} values")
+    return tuple(_read(kind, part, name) for kind, part in zip(kinds, parts, strict=True))
 
 
 def _bool(value: Any) -> bool:
@@ -66,5 +80,12 @@ def _int(value: Any) -> int:
     return int(value)
 
 
-_READERS: dict[Any, Any] = {bool: _bool, int: _int, float: float, str: str}
+def _float(value: Any) -> float:
+    # A file's metadata is JSON, which has neither infinity nor "not a number".
+    if isinstance(value, bool) or not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+_READERS: dict[Any, Any] = {bool: _bool, int: _int, float: _float, str: str}
 _NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}

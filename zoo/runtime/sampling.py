@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 class OnStep(Protocol):
     """Progress of one batch: `step` of `total` is done.
 
-    `preview` is the batch's current estimate in the model's own range, detached, or None. It never changes the
-    result.
+    `preview` is the batch's current estimate in the model's own range, detached, or None. It never changes
+    the result.
     """
 
     def __call__(self, step: int, total: int, preview: Tensor | None) -> None: ...
@@ -78,23 +78,43 @@ class Batch:
         return Noise([item.seed for item in self.items])
 
 
-def plan(request: Request, classes: Sequence[str], class_count: int, takes_text: bool) -> list[Item]:
+class Plan(Sequence[Item]):
+    """Every sample of a request. Items are made when asked for: a plan of millions takes no memory."""
+
+    def __init__(
+        self, request: Request, conditions: Sequence[tuple[str | None, int | None]], class_count: int
+    ) -> None:
+        self._request = request
+        self._conditions = tuple(conditions)
+        self._class_count = class_count
+
+    def __len__(self) -> int:
+        return len(self._conditions) * self._request.num
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item, ...]: ...
+    def __getitem__(self, index: int | slice) -> Item | tuple[Item, ...]:
+        if isinstance(index, slice):
+            return tuple(self._item(i) for i in range(*index.indices(len(self))))
+        return self._item(range(len(self))[index])
+
+    def _item(self, index: int) -> Item:
+        prompt, label = self._conditions[index // self._request.num]
+        seed = self._request.seed + index
+        if self._class_count and label is None:
+            label = int(Noise([seed]).uniform("class", (1,)).item() * self._class_count)
+        return Item(index, seed, prompt, label)
+
+
+def plan(request: Request, classes: Sequence[str], class_count: int, takes_text: bool) -> Plan:
     """Every sample of a request, with its seed and condition.
 
     `class_count` is 0 for a model without classes. Raises `InvalidInput` for a prompt or class that the model
     does not know.
     """
-    conditions = _conditions(request, classes, class_count, takes_text)
-    items = []
-    for prompt, label in conditions:
-        for _ in range(request.num):
-            index = len(items)
-            seed = request.seed + index
-            drawn = label
-            if class_count and label is None:
-                drawn = int(Noise([seed]).uniform("class", (1,)).item() * class_count)
-            items.append(Item(index, seed, prompt, drawn))
-    return items
+    return Plan(request, _conditions(request, classes, class_count, takes_text), class_count)
 
 
 def _conditions(
@@ -109,7 +129,7 @@ def _conditions(
             raise InvalidInput("this model is unconditional: it takes no prompt", "Leave out --prompt.")
         if not classes:
             raise InvalidInput(
-                f"the classes of this model have no names here, so a prompt cannot name one of its {class_count}",
+                f"the classes of this model have no names: a prompt cannot name one of its {class_count}",
                 f"Use --class with a number from 0 to {class_count - 1}.",
             )
         return [(prompt, class_of_prompt(prompt, classes)) for prompt in request.prompts]

@@ -99,7 +99,8 @@ def _article(word: str) -> str:
 
 def vocabulary() -> tuple[str, ...]:
     """Every word that a caption can hold, sorted."""
-    phrases = (*_ARTICLES, *SIZES, *COLOURS, *SHAPES, *RELATIONS, *POSITIONS, "on", *BACKGROUNDS, "background")
+    objects = (*_ARTICLES, *SIZES, *COLOURS, *SHAPES)
+    phrases = (*objects, *RELATIONS, *POSITIONS, "on", *BACKGROUNDS, "background")
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
 
@@ -112,7 +113,7 @@ def _relation(first: Item, second: Item) -> str:
 
 
 def describe(scene: Scene, sizes: bool = True, position: bool = True, background: bool = True) -> Description:
-    """What the full caption of a scene says, or less: objects in the scene's order, each related to the next."""
+    """What the full caption of a scene says, or less: objects in the scene's order."""
     objects = tuple(Mention(item.shape, item.colour, item.size if sizes else None) for item in scene.items)
     return Description(
         objects,

@@ -31,6 +31,9 @@ _STEP = 0.25
 #: Farthest that one iteration moves an object, in pixels: about as far as the linear model is good.
 _STRIDE = 1.5
 
+#: Refining ends when a step gains less than this share of the error, or this sum of squared differences.
+_SMALLEST_GAIN, _NEGLIGIBLE = 1e-3, 1e-5
+
 
 @dataclass(frozen=True)
 class Hypotheses:
@@ -133,7 +136,8 @@ def _slopes(kind: Tensor, centre: Tensor, side: int, softness: float) -> Tensor:
     shift = torch.tensor([[_STEP, 0.0], [0.0, _STEP]]) / side
     shifted = torch.stack([centre[:, :, None] + shift, centre[:, :, None] - shift])
     ahead, behind = draw_kinds(kind[None, :, :, None].expand(shifted.shape[:-1]), shifted, side, softness)
-    return (ahead - behind) / (2.0 * _STEP)
+    slopes: Tensor = (ahead - behind) / (2.0 * _STEP)
+    return slopes
 
 
 def _step(image: Tensor, state: Fit, moving: Tensor) -> Fit:
@@ -160,9 +164,7 @@ def _choose(first: Fit, second: Fit, use_second: Tensor) -> Fit:
     def pick(a: Tensor, b: Tensor) -> Tensor:
         return torch.where(use_second.reshape(-1, *[1] * (a.dim() - 1)), b, a)
 
-    guess = Hypotheses(
-        first.guess.kind, pick(first.guess.centre, second.guess.centre), first.guess.softness
-    )
+    guess = Hypotheses(first.guess.kind, pick(first.guess.centre, second.guess.centre), first.guess.softness)
     return Fit(
         guess,
         pick(first.masks, second.masks),
@@ -182,8 +184,8 @@ def refine(image: Tensor, state: Fit, moving: Tensor | None = None, steps: int =
         moving = torch.arange(state.masks.shape[1]).expand(len(state.error), -1)
     for _ in range(steps):
         moved = _step(image, state, moving)
-        better = moved.error < state.error
-        state = _choose(state, moved, better)
-        if not better.any():
+        gain = state.error - moved.error
+        state = _choose(state, moved, gain > 0)
+        if not (gain > _SMALLEST_GAIN * state.error + _NEGLIGIBLE).any():
             break
     return state

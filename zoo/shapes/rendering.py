@@ -97,12 +97,12 @@ def composite(stack: Tensor) -> Tensor:
 
 def visible_masks(scene: Scene, size: int) -> Tensor:
     """What can be seen of each object under those in front: [len(items), size, size] in [0, 1]."""
-    visible = masks(scene.items, size)
+    full = masks(scene.items, size)
+    visible = full.clone()
     shown = torch.ones(size, size)
-    for mask in reversed(visible):
-        full = mask.clone()
-        mask *= shown
-        shown = shown * (1.0 - full)
+    for index in reversed(range(len(full))):
+        visible[index] *= shown
+        shown = shown * (1.0 - full[index])
     return visible
 
 

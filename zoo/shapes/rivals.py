@@ -70,7 +70,7 @@ def settle_order(image: Tensor, state: Fit) -> Fit:
 
 
 def ambiguity(image: Tensor, state: Fit, rivals: Fit) -> float:
-    """How far the picture stands on the way from the single fit to its nearest rival: 0 at it, 1 at the rival.
+    """How far the picture stands on the way from the single fit (0) to its nearest rival (1).
 
     The picture is projected on the straight line between the two redrawn pictures, so noise, which has no
     preferred direction, hardly changes the figure: a picture half-way between two shapes has 0.5.

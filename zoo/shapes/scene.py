@@ -1,4 +1,4 @@
-"""What a picture of the shapes world can hold: its words, and `Scene`, which is one picture's ground truth."""
+"""What a picture of the shapes world can hold: its words, and `Scene`, the truth of one picture."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Scene:
 
 
 def _cells() -> list[tuple[int, int]]:
-    return list(product(range(len(GRID)), repeat=2))
+    return list(product(range(len(GRID)), range(len(GRID))))
 
 
 def sample_scene(seed: int, objects: Sequence[int] = (1, 2, 3), classes: Sequence[str] = CLASSES) -> Scene:

@@ -6,32 +6,66 @@ Pictures are flattened to [3, P] and in [0, 1]; H is the number of hypotheses an
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
-from math import isqrt
+from math import ceil, floor, isqrt
 
 import torch
 from torch import Tensor
 
 from zoo.shapes.fitting import KINDS, Fit, Hypotheses, draw_kinds, fit, refine, stack_visible
 from zoo.shapes.rendering import colour_table
-from zoo.shapes.scene import COLOURS, GRID
+from zoo.shapes.scene import COLOURS, GRID, SIZES
 
 #: Displacements from a cell's centre at which templates are drawn, as fractions of the side. At 32 pixels
 #: the step is about one pixel, which is near enough for `refine` to find the exact place.
 _SHIFTS = (-0.06, -0.03, 0.0, 0.03, 0.06)
 
+#: A colour is worth trying where this many pixels are this near to it (the smallest object covers about 30
+#: pixels at 32 pixels a side, of which two thirds can be mixed with others at its edges).
+_COLOUR_REACH, _FEWEST_PIXELS = 0.35, 4
+
 _CELLS = [(x, y) for y in GRID for x in GRID]
+
+#: Farthest from a cell's centre that a template reaches.
+_REACH = max(SIZES.values()) + max(_SHIFTS)
+
+
+@dataclass(frozen=True)
+class _Templates:
+    """What can stand in one cell: `masks` [kinds * shifts, pixels] in a window around it, and their squares.
+
+    `centres` [shifts, 2] are the places; `rows` and `columns` say where in the picture the window is.
+    """
+
+    masks: Tensor
+    squares: Tensor
+    centres: Tensor
+    rows: slice
+    columns: slice
+
+    def crop(self, pictures: Tensor) -> Tensor:
+        """The window of pictures [..., side, side], flattened: [..., pixels]."""
+        return pictures[..., self.rows, self.columns].flatten(-2)
+
+
+def _window(middle: float, side: int) -> slice:
+    return slice(max(floor((middle - _REACH) * side), 0), min(ceil((middle + _REACH) * side) + 1, side))
 
 
 @lru_cache(maxsize=2)
-def _templates(side: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Masks [cells * kinds * shifts, P], their squares, and the shifted centres [cells, shifts, 2]."""
+def _templates(side: int) -> tuple[_Templates, ...]:
+    """The templates of every cell, for pictures of `side` pixels."""
     shifts = torch.tensor([(x, y) for y in _SHIFTS for x in _SHIFTS])
-    centres = torch.tensor(_CELLS)[:, None] + shifts
     kinds = torch.arange(len(KINDS))[:, None].expand(-1, len(shifts))
-    masks = torch.cat([draw_kinds(kinds, place.expand(*kinds.shape, 2), side) for place in centres])
-    masks = masks.flatten(0, 1)
-    return masks, masks.square(), centres
+    result = []
+    for x, y in _CELLS:
+        centres = torch.tensor([x, y]) + shifts
+        drawn = draw_kinds(kinds, centres.expand(*kinds.shape, 2), side).reshape(-1, side, side)
+        rows, columns = _window(y, side), _window(x, side)
+        masks = drawn[:, rows, columns].flatten(1)
+        result.append(_Templates(masks, masks.square(), centres, rows, columns))
+    return tuple(result)
 
 
 def nearest_cells(centre: Tensor) -> Tensor:
@@ -65,35 +99,43 @@ def _columns(image: Tensor, state: Fit, depth: int, palette: Tensor) -> tuple[Te
     return (residual * change).sum(2), change.square().sum(2)
 
 
+def _palette(image: Tensor) -> Tensor:
+    """The object colours that occur in the picture at all, so that the others need not be tried."""
+    palette = colour_table(COLOURS)
+    near = (image[:, :, None] - palette.T[:, None]).norm(dim=0) < _COLOUR_REACH
+    present = near.sum(0) >= _FEWEST_PIXELS
+    return palette[present] if present.any() else palette
+
+
 def _scan(image: Tensor, state: Fit) -> tuple[Tensor, Tensor]:
     """Error with one more object: [H, depths, cells, kinds], and the best shift for each, as an index."""
-    masks, squares, _ = _templates(isqrt(image.shape[1]))
-    palette = colour_table(COLOURS)
+    side, palette = isqrt(image.shape[1]), _palette(image)
     hypotheses, count = state.guess.kind.shape
     parts = [_columns(image, state, depth, palette) for depth in range(count + 1)]
-    linear = torch.stack([part[0] for part in parts], 1).flatten(0, 2)
-    quadratic = torch.stack([part[1] for part in parts], 1).flatten(0, 2)
-    change = squares @ quadratic.T - 2.0 * (masks @ linear.T)
-    change = change.reshape(len(_CELLS), len(KINDS), -1, hypotheses, count + 1, len(palette))
-    best = change.amin(-1).min(2)
-    error = state.error[:, None, None, None] + best.values.permute(2, 3, 0, 1)
-    taken = nearest_cells(state.guess.centre)
-    for hypothesis, cells in enumerate(taken):
+    linear = torch.stack([part[0] for part in parts], 1).reshape(-1, side, side)
+    quadratic = torch.stack([part[1] for part in parts], 1).reshape(-1, side, side)
+    errors, shifts = [], []
+    for cell in _templates(side):
+        change = cell.squares @ cell.crop(quadratic).T - 2.0 * (cell.masks @ cell.crop(linear).T)
+        best = change.reshape(len(KINDS), -1, hypotheses, count + 1, len(palette)).amin(-1).min(1)
+        errors.append(best.values.permute(1, 2, 0) + state.error[:, None, None])
+        shifts.append(best.indices.permute(1, 2, 0))
+    error = torch.stack(errors, 2)
+    for hypothesis, cells in enumerate(nearest_cells(state.guess.centre)):
         error[hypothesis, :, cells] = torch.inf
-    return error, best.indices.permute(2, 3, 0, 1)
+    return error, torch.stack(shifts, 2)
 
 
 def add_object(image: Tensor, state: Fit, beam: int) -> Fit:
     """The `beam` best ways to put one more object into any of the hypotheses, best first, refined."""
     error, shift = _scan(image, state)
     order = error.flatten().argsort()[:beam]
-    which, depth, cell, kind = torch.unravel_index(order, error.shape)
-    centres = _templates(isqrt(image.shape[1]))[2]
-    place = centres[cell, shift.flatten()[order]]
-    guesses = [
-        _insert(state.guess.take(which[row : row + 1]), int(depth[row]), kind[row], place[row])
-        for row in range(len(order))
-    ]
+    templates = _templates(isqrt(image.shape[1]))
+    guesses = []
+    for index in order:
+        which, depth, cell, kind = (int(part) for part in torch.unravel_index(index, error.shape))
+        place = templates[cell].centres[shift[which, depth, cell, kind]]
+        guesses.append(_insert(state.guess.take(torch.tensor([which])), depth, torch.tensor(kind), place))
     guess = Hypotheses(torch.cat([g.kind for g in guesses]), torch.cat([g.centre for g in guesses]))
     found = refine(image, fit(image, guess), steps=3)
     return found.take(found.error.argsort())

@@ -17,7 +17,7 @@ from zoo.errors import InvalidInput, NotPulled, WeightsError
 def home() -> Path:
     """The store: `$ZOO_HOME`, else the platform's cache folder."""
     if os.environ.get("ZOO_HOME"):
-        return Path(os.environ["ZOO_HOME"])
+        return Path(os.environ["ZOO_HOME"]).expanduser()
     import platformdirs
 
     return Path(platformdirs.user_cache_dir("zoo", appauthor=False))
@@ -51,7 +51,9 @@ def locate(card: Card, variant: Variant, weights: Path | None = None) -> dict[st
     paths = {role: path for role, path in found.items() if path is not None}
     for path in paths.values():
         if not path.is_file():
-            raise WeightsError(f"{path}: the weights of {card.method}:{variant.name} are missing", "Reinstall zoo.")
+            raise WeightsError(
+                f"{path}: the weights of {card.method}:{variant.name} are missing", "Reinstall zoo."
+            )
     return paths
 
 
@@ -64,7 +66,9 @@ def _given(variant: Variant, weights: Path) -> dict[str, Path]:
     paths = {role: weights / f"{role}.safetensors" for role in roles}
     missing = [path.name for path in paths.values() if not path.is_file()]
     if missing:
-        raise InvalidInput(f"{weights}: has no {', '.join(missing)}", "The folder holds one <role>.safetensors each.")
+        raise InvalidInput(
+            f"{weights}: has no {', '.join(missing)}", "The folder holds one <role>.safetensors each."
+        )
     return paths
 
 
@@ -74,7 +78,9 @@ def _from_manifest(method: str, variant: str) -> dict[str, Path]:
         entries = json.loads(path.read_text(encoding="utf-8"))["files"]
         return {entry["role"]: path.parent / entry["path"] for entry in entries}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(f"{path}: is damaged: {error}", f"Delete it to forget that {method}:{variant} was pulled.") from error
+        raise WeightsError(
+            f"{path}: is damaged: {error}", f"Delete it to forget that {method}:{variant} was pulled."
+        ) from error
 
 
 def built_in_alternative(card: Card) -> str | None:

@@ -1,0 +1,1 @@
+"""Training: the loop, what a recipe is, and from a reference to weights."""

@@ -32,9 +32,11 @@ def learning_rate(budget: Budget, step: int) -> float:
 
 
 class Trainer:
-    """One model in training. `step` is the number of steps done; `average` holds the EMA of the parameters."""
+    """One model in training. `step` counts the steps done; `average` holds the EMA of the parameters."""
 
-    def __init__(self, recipe: Recipe, model: nn.Module, device: str = "cpu", seed: int | None = None) -> None:
+    def __init__(
+        self, recipe: Recipe, model: nn.Module, device: str = "cpu", seed: int | None = None
+    ) -> None:
         self.recipe = recipe
         self.model = model.to(device).train()
         self.device = torch.device(device)
@@ -70,7 +72,7 @@ class Trainer:
         with torch.autocast(self.device.type, dtype, enabled=budget.autocast is not None):
             loss = self.recipe.loss(self.model, batch, noise)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(list(self.parameters.values()), budget.clip_norm)
         self.optimizer.step()
         self.step += 1
@@ -127,13 +129,21 @@ def train(
     checkpoint: Path,
     save_every: int,
     report: Callable[[int, float], None] | None = None,
-) -> None:
-    """Run to the end of the budget, saving every `save_every` steps, at the end, and when interrupted."""
-    try:
-        for step, loss in trainer.run():
-            if report is not None:
-                report(step, loss)
-            if step % save_every == 0:
-                trainer.save(checkpoint)
-    finally:
-        trainer.save(checkpoint)
+    until: int | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> bool:
+    """Run to step `until` (default: the budget), saving every `save_every` steps and at the end.
+
+    `stop` is asked after every step; when it says so, the checkpoint is saved and False returned. Files are
+    written between steps only: an exception inside a step leaves the last checkpoint as it was.
+    """
+    for step, loss in trainer.run(until):
+        if report is not None:
+            report(step, loss)
+        stopped = stop is not None and stop()
+        if stopped or step % save_every == 0:
+            trainer.save(checkpoint)
+        if stopped:
+            return False
+    trainer.save(checkpoint)
+    return True

@@ -1,0 +1,170 @@
+"""`zoo show`: everything a card says about a model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from zoo_cli.arguments import reference_argument
+from zoo_cli.output import Output, output_options
+
+if TYPE_CHECKING:
+    from zoo.cards import Card, Variant
+    from zoo.catalogue import Catalogue
+
+#: More class names than this would push everything else off the screen.
+MOST_CLASSES = 60
+
+
+@click.command(short_help="Show everything a card says about a model.")
+@reference_argument()
+@output_options
+def command(reference: str, out: Output) -> None:
+    """Show what is known about a model: paper, code, architecture, sampler, files, licence and figures.
+
+    REF is method[:variant]; a bare method means its default variant. What the card does not say is unknown.
+
+    \b
+    Examples:
+      zoo show tarflow
+      zoo show tarflow:afhq256
+      zoo show tarflow:shapes --json
+    """
+    from zoo.catalogue import load_catalogue
+    from zoo.describe import details
+
+    catalogue = load_catalogue()
+    try:
+        card, variant = _resolve(catalogue, reference)
+    finally:
+        # A skipped card may be why the reference is unknown.
+        out.warnings(catalogue.warnings)
+    document = details(catalogue, card, variant)
+    out.result(document, lambda: _print(document, out), quiet=[document["reference"]])
+    _next_step(card, variant, out)
+
+
+def _resolve(catalogue: Catalogue, reference: str) -> tuple[Card, Variant]:
+    from zoo.errors import NotFound
+
+    try:
+        return catalogue.resolve(reference)
+    except NotFound:
+        # Only now is it worth to import plugins: one may answer for references that no card file knows.
+        from zoo.session import Session
+
+        return Session(catalogue).resolve(reference)
+
+
+def _next_step(card: Card, variant: Variant, out: Output) -> None:
+    from zoo.errors import NotPulled, ZooError
+    from zoo.store.locate import locate
+
+    try:
+        locate(card, variant)
+    except NotPulled as error:
+        out.hint(error.hint)
+    except ZooError as error:
+        out.warning(error.message)
+        out.hint(error.hint)
+    else:
+        out.hint(f"zoo sample {card.method}:{variant.name}")
+
+
+def _print(document: Mapping[str, Any], out: Output) -> None:
+    out.line(f"{document['reference']}  {document['title']}: {document['summary']}")
+    out.line()
+    for label, value in _facts(document):
+        _field(label, value, out)
+    for heading, lines in _sections(document):
+        if lines:
+            out.line()
+            out.line(heading)
+            for line in lines:
+                out.line(f"  {line}")
+
+
+def _facts(document: Mapping[str, Any]) -> list[tuple[str, object]]:
+    from zoo.quantities import human_bytes, human_count
+
+    size, params, licence = document["size"], document["params"], document["licence"]
+    return [
+        ("state", document["state"]),
+        ("method", f"{document['method']}: {document['method_summary']}"),
+        ("tasks", ", ".join(document["tasks"])),
+        ("tags", ", ".join(document["tags"])),
+        ("paper", _paper(document["paper"])),
+        ("code", _code(document["code"])),
+        ("licence", _licence(licence)),
+        ("parameters", None if params is None else f"{params} ({human_count(params)})"),
+        ("size", None if size is None else f"{size} bytes ({human_bytes(size)})"),
+        ("dtype", document["dtype"]),
+        ("classes", _classes(document["classes"])),
+        ("recipe", document["recipe"]),
+        ("aliases", ", ".join(document["aliases"])),
+        ("notes", document["notes"]),
+        ("method notes", document["method_notes"]),
+        ("card", document["card"] or f"made by plugin '{document['origin']}'"),
+        ("overrides", document["overrides"]),
+    ]
+
+
+def _sections(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    sampler = {key: value for key, value in document["sampler"].items() if key != "name"}
+    name = document["sampler"].get("name")
+    return [
+        (f"architecture {document['architecture']}", _settings(document["config"])),
+        (f"sampler {name}", _settings(sampler) or ["no defaults"] if name else []),
+        ("files", [line for file in document["files"] for line in _file(file)]),
+        ("metrics", [f"{m['name']}: {m['value']:g}  ({m['source']})" for m in document["metrics"]]),
+    ]
+
+
+def _field(label: str, value: object, out: Output) -> None:
+    if value:
+        out.line(f"{label:<13} {value}")
+
+
+def _paper(paper: Mapping[str, Any] | None) -> str | None:
+    if paper is None:
+        return None
+    year = f" ({paper['year']})" if paper["year"] else ""
+    where = f"https://arxiv.org/abs/{paper['arxiv']}" if paper["arxiv"] else paper["url"] or ""
+    return f"{paper['title']}{year} {where}".rstrip()
+
+
+def _code(code: Mapping[str, Any] | None) -> str | None:
+    if code is None:
+        return None
+    revision = f" at {code['revision']}" if code["revision"] else ""
+    return f"{code['url']}{revision}, licence: {code['licence'] or 'unknown'}"
+
+
+def _licence(licence: Mapping[str, Any] | None) -> str:
+    if licence is None:
+        return "unknown"
+    text = f"{licence['weights']} {licence['url'] or ''}".rstrip()
+    return f"{text} (has to be accepted)" if licence["accept"] else text
+
+
+def _classes(names: list[str]) -> str:
+    shown = ", ".join(names[:MOST_CLASSES])
+    return f"{len(names)}: {shown}{', ...' if len(names) > MOST_CLASSES else ''}" if names else ""
+
+
+def _settings(values: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{key} = {str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()
+    ]
+
+
+def _file(file: Mapping[str, Any]) -> list[str]:
+    size = "size unknown" if file["size"] is None else f"{file['size']} bytes"
+    converter = f", converter {file['converter']}" if file["converter"] else ""
+    return [
+        f"{file['role']}: {file['format']}, {size}{converter}",
+        *(f"  source {source}" for source in file["source"]),
+        f"  sha256 {file['sha256'] or 'unknown'}",
+    ]

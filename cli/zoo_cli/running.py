@@ -1,0 +1,249 @@
+"""Options and small steps that the verbs which run a model share: sample, replay, eval and bench."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from zoo.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from zoo.runtime.model import LoadedModel
+    from zoo.session import Session
+    from zoo_cli.output import Output, Step
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+class Count(click.IntRange):
+    """A whole number of at least 1."""
+
+    name = "integer"
+
+    def __init__(self) -> None:
+        super().__init__(min=1)
+
+
+class KeyValue(click.ParamType):  # type: ignore[type-arg]
+    """`key=value` as a pair of texts."""
+
+    name = "key=value"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        key, equals, text = value.partition("=")
+        if not equals or not key.strip():
+            self.fail(f"'{value}' is not of the form key=value, such as guidance=2.0.", param, ctx)
+        return key.strip(), text.strip()
+
+
+class Size(click.ParamType):  # type: ignore[type-arg]
+    """`WxH` or one number for a square, as (height, width)."""
+
+    name = "WxH"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, int]:
+        if isinstance(value, tuple):
+            return value
+        match = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", value.strip())
+        height, width = (int(match[2] or match[1]), int(match[1])) if match else (0, 0)
+        if not height or not width:
+            self.fail(f"'{value}' is not a size, expected WIDTHxHEIGHT or one number.", param, ctx)
+        return height, width
+
+
+class Seed(click.ParamType):  # type: ignore[type-arg]
+    """A whole number, or "random" for one that is drawn now."""
+
+    name = "seed"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        if value.strip().lower() == "random":
+            import secrets
+
+            # Short enough to be typed again.
+            return secrets.randbelow(2**32)
+        if not re.fullmatch(r"[+-]?\d+", value.strip()):
+            hint = did_you_mean(value, ["random"])
+            self.fail(f"'{value}' is not a whole number or 'random'. {hint}".strip(), param, ctx)
+        return int(value)
+
+
+def _all(*options: Callable[[Function], Function]) -> Callable[[Function], Function]:
+    def decorate(function: Function) -> Function:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def device_options(function: Function) -> Function:
+    """--device, --dtype and --weights: where a model runs, and with which file."""
+    return _all(
+        click.option(
+            "--device", metavar="NAME", help="cuda, cuda:N, mps or cpu; by default the best there is."
+        ),
+        click.option("--dtype", type=click.Choice(_DTYPES), help="Number format; by default the card's."),
+        click.option(
+            "--weights", metavar="PATH", help="A weights file of your own, or a folder of <role>.safetensors."
+        ),
+    )(function)
+
+
+def sampler_options(function: Function) -> Function:
+    """--sampler, --steps, --guidance and -O: how samples are drawn."""
+    return _all(
+        click.option("--sampler", metavar="NAME", help="Another sampler than the card's."),
+        click.option("--steps", type=Count(), help="Sampling steps, for samplers that have them."),
+        click.option("--guidance", type=float, help="Guidance weight; what it means is the sampler's own."),
+        options_option,
+    )(function)
+
+
+def options_option(function: Function) -> Function:
+    """-O: any option of the sampler."""
+    return click.option(
+        "-O", "--option", "options", type=KeyValue(), multiple=True, help="A sampler option; repeatable."
+    )(function)
+
+
+def condition_options(function: Function) -> Function:
+    """--prompt, --class and --size: what is drawn."""
+    return _all(
+        click.option("-p", "--prompt", "prompts", multiple=True, help="What to draw; repeatable."),
+        click.option("--class", "classes", multiple=True, help="A class by name or number; repeatable."),
+        click.option("--size", type=Size(), help="Size in pixels, for models that can choose."),
+    )(function)
+
+
+def batch_option(function: Function) -> Function:
+    """--batch-size: how many samples are drawn at once."""
+    return click.option(
+        "--batch-size",
+        type=Count(),
+        help="Samples drawn at once; by default what fits. Never changes a picture.",
+    )(function)
+
+
+def load_model(
+    session: Session,
+    reference: str,
+    out: Output,
+    device: str | None = None,
+    dtype: str | None = None,
+    weights: str | None = None,
+    sampler: str | None = None,
+) -> tuple[LoadedModel, float]:
+    """Load with the user's settings behind what was given; returns the model and the seconds it took."""
+    from zoo.runtime.model import load
+    from zoo.settings import load_settings
+
+    settings = load_settings()
+    started = time.perf_counter()
+    loaded = load(
+        reference,
+        device or settings.get("device"),
+        dtype or settings.get("dtype"),
+        weights,
+        sampler,
+        session,
+    )
+    seconds = time.perf_counter() - started
+    show_warnings(session, out)
+    _describe(loaded, seconds, out)
+    return loaded, seconds
+
+
+def show_warnings(session: Session, out: Output) -> None:
+    """Everything that went wrong without stopping, each once."""
+    for text in [*session.warnings, *session.plugins.warnings]:
+        out.warning(text)
+
+
+def where(loaded: LoadedModel) -> str:
+    """Device and dtype in words: "cpu, float32"."""
+    from zoo.runtime.devices import dtype_name
+
+    return f"{loaded.device}, {dtype_name(loaded.dtype)}"
+
+
+def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
+    if not out.verbose:
+        return
+    import torch
+
+    from zoo.quantities import human_bytes
+    from zoo.runtime.devices import available_memory
+    from zoo.runtime.memory import weight_bytes
+
+    weights = human_bytes(weight_bytes(loaded.model, loaded.dtype))
+    free = human_bytes(available_memory(loaded.device))
+    out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
+    out.detail(f"memory: weights {weights}, free {free}; threads: {torch.get_num_threads()}")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Ctrl-C waits until the block is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
+
+
+class Counted:
+    """Moves a progress bar over samples and steps: `finished` counts samples, `on_step` steps of a batch."""
+
+    def __init__(self, move: Step, total: int, batch_size: int) -> None:
+        self._move = move
+        self._total = total
+        self._batch_size = batch_size
+        self._finished = 0
+        self._shown = 0.0
+
+    def finished(self, count: int) -> None:
+        """So many samples are done."""
+        self._finished = count
+        self._show(count)
+
+    def on_step(self, step: int, total: int, preview: object) -> None:
+        """A batch is at `step` of `total`."""
+        batch = min(self._batch_size, self._total - self._finished)
+        self._show(self._finished + batch * step / max(1, total))
+
+    def _show(self, done: float) -> None:
+        # The pictures of a batch are counted one by one after its last step: the bar never goes back for
+        # that.
+        self._shown = max(self._shown, done)
+        self._move(self._shown)
+
+
+@contextmanager
+def sampling_progress(out: Output, text: str, total: int, batch_size: int) -> Iterator[Counted]:
+    """A progress bar for sampling, on a terminal only."""
+    with out.progress(text, total=total) as move:
+        yield Counted(move, total, batch_size)

@@ -1,0 +1,202 @@
+"""Cards: what is accepted, and that every mistake names file, table and key."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from pathlib import Path
+
+import pytest
+from third_party import card
+
+from zoo.cards import File, load_card, parse_card
+from zoo.errors import CardError
+
+FULL = """
+schema  = 1
+method  = "x"
+title   = "X"
+summary = "s"
+tasks   = ["a", "b"]
+tags    = ["t"]
+default = "one"
+renamed = { old = "one" }
+paper   = { title = "P", arxiv = "1234.5678", year = 2024 }
+code    = { url = "https://example.org", revision = "abc" }
+
+[variant.one]
+summary      = "v"
+architecture = "arch"
+config       = { width = 3, nested = { deep = [1, 2] } }
+sampler      = { name = "s", guidance = 2 }
+params       = 12
+classes      = ["cat", "dog"]
+aliases      = ["uno"]
+licence      = { weights = "MIT", accept = true }
+metrics      = [{ name = "FID", value = 3, source = "table 1" }]
+
+[[variant.one.files]]
+role   = "model"
+source = ["weights/x.safetensors", "https://example.org/x"]
+size   = 7
+sha256 = "DIGEST"
+
+[[variant.one.files]]
+role   = "vae"
+source = ["hf://o/r/vae.pth@main"]
+size   = 5
+format = "pytorch"
+
+[variant.two]
+summary      = "w"
+architecture = "arch"
+""".replace("DIGEST", "0" * 64)
+
+
+def document() -> dict:
+    return tomllib.loads(FULL)
+
+
+def test_everything_is_read(tmp_path):
+    path = tmp_path / "x.toml"
+    path.write_text(FULL, encoding="utf-8")
+    read = load_card(path, "someone")
+    one = read.variants["one"]
+    assert (read.method, read.tasks, read.origin, read.path) == ("x", ("a", "b"), "someone", path)
+    assert read.paper is not None
+    assert (read.paper.arxiv, read.paper.year, read.paper.url) == ("1234.5678", 2024, None)
+    assert one.config == {"width": 3, "nested": {"deep": [1, 2]}}
+    assert one.classes == ("cat", "dog")
+    assert one.licence is not None
+    assert one.licence.accept is True
+    assert one.metrics[0].value == 3.0
+    assert isinstance(one.metrics[0].value, float)
+    assert one.size == 12
+    assert [file.role for file in one.files] == ["model", "vae"]
+    assert one.files[0].local(read.folder) == tmp_path / "weights/x.safetensors"
+    assert one.files[1].local(read.folder) is None
+    assert read.variants["two"].size is None
+
+
+def test_variants_by_name_alias_and_former_name():
+    read = parse_card(document())
+    assert read.find("uno") is read.find("old") is read.find("one") is read.variants["one"]
+    assert read.find("three") is None
+
+
+def test_a_size_is_unknown_when_one_file_s_is():
+    changed = document()
+    del changed["variant"]["one"]["files"][1]["size"]
+    assert parse_card(changed).variants["one"].size is None
+
+
+# path in the document -> new value (None deletes the key), and what the message must name
+MISTAKES = [
+    (("schema",), 2, "[top level] schema: expected 1, got 2"),
+    (("schema",), None, "[top level] schema"),
+    (("sumary",), "x", "[top level] sumary: unknown key"),
+    (("path",), "x", "[top level] path: unknown key"),
+    (("origin",), "x", "[top level] origin: unknown key"),
+    (("variants",), {}, "[top level] variants: unknown key"),
+    (("title",), None, "[top level] title: missing"),
+    (("title",), 3, "[top level] title: expected a text, got 3"),
+    (("method",), "A b", "[top level] method: 'A b' is not a valid name"),
+    (("default",), "onne", "[top level] default: names no variant: 'onne'"),
+    (("tasks",), "a", "[top level] tasks: expected a list, got 'a'"),
+    (("tasks",), ["a", 3], "[top level] tasks[1]: expected a text, got 3"),
+    (("renamed", "old"), "three", "[renamed] old: names no variant: 'three'"),
+    (("renamed", "old"), ["one"], "[renamed] old: expected a text"),
+    (("renamed", "two"), "one", "[renamed] two: expected the former name"),
+    (("paper",), "title", "[top level] paper: expected a table, got 'title'"),
+    (("paper", "yaer"), 1, "[paper] yaer: unknown key"),
+    (("paper", "title"), None, "[paper] title: missing"),
+    (("variant",), {}, "[top level] variant: expected at least one"),
+    (("variant",), 3, "[top level] variant: expected at least one"),
+    (("variant", "one"), 3, "[variant.one] one: expected a table"),
+    (("variant", "No"), {"summary": "", "architecture": "a"}, "[variant.No] name: 'No' is not a valid name"),
+    (("variant", "one", "name"), "x", "[variant.one] name: unknown key"),
+    (("variant", "one", "architecture"), None, "[variant.one] architecture: missing"),
+    (("variant", "one", "parms"), 3, "[variant.one] parms: unknown key"),
+    (("variant", "one", "params"), 3.5, "[variant.one] params: expected a whole number, got 3.5"),
+    (("variant", "one", "params"), True, "[variant.one] params: expected a whole number, got True"),
+    (("variant", "one", "config"), [], "[variant.one] config: expected a table, got []"),
+    (("variant", "one", "sampler"), {"x": 1}, "[variant.one.sampler] name: expected the sampler's name"),
+    (("variant", "one", "aliases"), ["two"], "[variant.one] aliases: 'two' is taken"),
+    (("variant", "one", "aliases"), ["B"], "[variant.one] aliases: 'B' is not a valid name"),
+    (
+        ("variant", "one", "licence", "accept"),
+        1,
+        "[variant.one.licence] accept: expected true or false, got 1",
+    ),
+    (
+        ("variant", "one", "metrics", 0, "value"),
+        "x",
+        "[variant.one.metrics[0]] value: expected a number, got 'x'",
+    ),
+    (("variant", "one", "files", 0, "sorce"), "x", "[variant.one.files[0]] sorce: unknown key"),
+    (
+        ("variant", "one", "files", 0, "source"),
+        [],
+        "[variant.one.files[0]] source: expected at least one address",
+    ),
+    (
+        ("variant", "one", "files", 1, "sha256"),
+        "abc",
+        "[variant.one.files[1]] sha256: expected 64 hexadecimal",
+    ),
+    (("variant", "one", "files", 1, "size"), -1, "[variant.one.files[1]] size: expected bytes, got -1"),
+    (("variant", "one", "files", 0, "format"), "onnx", "[variant.one.files[0]] format: expected one of"),
+]
+
+
+@pytest.mark.parametrize(("where", "value", "expected"), MISTAKES, ids=[f"{m[0]}-{m[1]}" for m in MISTAKES])
+def test_a_mistake_names_file_table_and_key(where, value, expected):
+    changed = copy.deepcopy(document())
+    place = changed
+    for key in where[:-1]:
+        place = place[key]
+    if value is None:
+        del place[where[-1]]
+    else:
+        place[where[-1]] = value
+    with pytest.raises(CardError) as caught:
+        parse_card(changed, Path("cards/x.toml"))
+    assert caught.value.message.startswith("cards/x.toml: ")
+    assert expected in caught.value.message
+
+
+def test_an_unknown_key_has_a_near_match():
+    changed = document()
+    changed["variant"]["one"]["architectur"] = "x"
+    with pytest.raises(CardError) as caught:
+        parse_card(changed)
+    assert caught.value.hint == "Did you mean: architecture?"
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"method = ", "is not valid TOML"),
+        (b"\xff", "is not valid TOML"),
+        (b"a = " + b"[" * 5000, "is not valid TOML"),
+        (card("other").encode(), "'other' is not the file's name 'x'"),
+    ],
+)
+def test_files_that_are_no_cards(tmp_path, content, expected):
+    path = tmp_path / "x.toml"
+    path.write_bytes(content)
+    with pytest.raises(CardError, match=expected) as caught:
+        load_card(path)
+    assert caught.value.message.startswith(f"{path}: ")
+
+
+def test_a_folder_or_missing_file_is_no_card(tmp_path):
+    (tmp_path / "x.toml").mkdir()
+    for name in ("x.toml", "y.toml"):
+        with pytest.raises(CardError, match="cannot be read"):
+            load_card(tmp_path / name)
+
+
+def test_only_the_first_source_decides_whether_a_file_is_local(tmp_path):
+    assert File("model", ("https://e.org/x", "weights/x")).local(tmp_path) is None
+    assert File("model", ("file:///x",)).local(tmp_path) is None

@@ -1,0 +1,73 @@
+"""A small random flow, loaded as users load theirs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from zoo_tarflow.model import TarFlow, TarFlowConfig
+
+from zoo.runtime.model import LoadedModel, load
+from zoo.session import Session
+
+CONFIG = {
+    "in_channels": 3,
+    "img_size": 8,
+    "patch_size": 2,
+    "channels": 16,
+    "num_blocks": 3,
+    "layers_per_block": 2,
+    "num_classes": 4,
+    "head_dim": 8,
+}
+
+CARD = """
+schema = 1
+method = "tiny"
+title = "Tiny flow"
+summary = "for tests"
+tasks = ["class-to-image"]
+default = "flow"
+[variant.flow]
+summary = "random weights"
+architecture = "tarflow"
+config = { in_channels = 3, img_size = 8, patch_size = 2, channels = 16, num_blocks = 3, layers_per_block = 2, num_classes = 4, head_dim = 8 }
+sampler = { name = "tarflow", guidance = 1.0, noise_std = 0.1 }
+classes = ["red circle", "red square", "blue circle", "blue square"]
+files = [{ role = "model", source = ["tiny.safetensors"], converter = "apple-tarflow" }]
+"""
+
+
+def random_flow(**changes: object) -> TarFlow:
+    """A flow whose every layer does something: nothing is left at its zero initialisation."""
+    torch.manual_seed(0)
+    flow = TarFlow(TarFlowConfig(**{**CONFIG, **changes}))  # type: ignore[arg-type]
+    for block in flow.blocks:
+        torch.nn.init.normal_(block.project_out.weight, std=0.05)
+        torch.nn.init.normal_(block.project_out.bias, std=0.05)
+        torch.nn.init.normal_(block.position, std=0.3)
+        if block.class_table is not None:
+            torch.nn.init.normal_(block.class_table, std=0.5)
+    return flow.eval().requires_grad_(False)
+
+
+@pytest.fixture
+def flow() -> TarFlow:
+    return random_flow()
+
+
+@pytest.fixture
+def tiny_folder(tmp_path: Path, flow: TarFlow) -> Path:
+    folder = tmp_path / "cards"
+    folder.mkdir()
+    (folder / "tiny.toml").write_text(CARD, encoding="utf-8")
+    save_file(flow.state_dict(), folder / "tiny.safetensors")
+    return folder
+
+
+@pytest.fixture
+def loaded(tiny_folder: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedModel:
+    monkeypatch.setenv("ZOO_CARDS", str(tiny_folder))
+    return load("tiny", session=Session())
