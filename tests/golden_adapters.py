@@ -39,7 +39,9 @@ class GoldenCase:
 
     @cached_property
     def weights(self) -> dict[str, Tensor]:
-        return {name: tensor.float() for name, tensor in load_file(self.folder / "weights.safetensors").items()}
+        return {
+            name: tensor.float() for name, tensor in load_file(self.folder / "weights.safetensors").items()
+        }
 
     @cached_property
     def io(self) -> dict[str, Tensor]:
@@ -58,15 +60,19 @@ class GoldenCase:
         return self.io[output["name_in_file"]], output.get("atol", self.facts["atol"]), self.facts["rtol"]
 
 
-def loaded_case(case: GoldenCase, session: Session, method: str, architecture: str, converter: str) -> LoadedModel:
-    """A golden case's weights as users load theirs: converted, checked, assigned to the meta-device module."""
+def loaded_case(
+    case: GoldenCase, session: Session, method: str, architecture: str, converter: str
+) -> LoadedModel:
+    """A golden case's weights as users load theirs: converted, checked, assigned to a meta-device module."""
     card = session.catalogue.cards[method]
     session.use(card)
     entry = session.registry.architectures.find(architecture)
     config = case.facts["config"]
     variant = Variant("golden", "", architecture, config, {"name": method})
     module = build_meta(entry, config)
-    tensors = convert_tensors(session.converter(converter, str(case.folder)), case.weights, config, str(case.folder))
+    tensors = convert_tensors(
+        session.converter(converter, str(case.folder)), case.weights, config, str(case.folder)
+    )
     device, dtype = torch.device("cpu"), torch.float32
     assign(module, tensors, device, dtype, str(case.folder))
     return LoadedModel(card, variant, entry, {"model": module}, device, dtype, "", session)

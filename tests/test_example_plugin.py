@@ -1,4 +1,4 @@
-"""The example plugin of docs/adding-a-method.md, installed as the guide says and used from the command line."""
+"""The example plugin of docs/adding-a-method.md, installed as the guide says, from the command line."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ sys.exit(code)
 
 def guide_line(start: str) -> list[str]:
     """The one command of the guide that begins with `start`, as arguments."""
-    (line,) = re.findall(rf"^({re.escape(start)}.*)$", GUIDE, re.MULTILINE)
+    (line,) = re.findall(rf"^(?:\$ )?({re.escape(start)}.*)$", GUIDE, re.MULTILINE)
     return shlex.split(line)
 
 
@@ -134,7 +134,9 @@ def test_sample_writes_the_picture_of_the_seed(zoo_command) -> None:
 
 
 def test_replay_repeats_the_picture(zoo_command) -> None:
-    zoo_command("sample", "spectral", "--seed", "3", "--size", "48x32", "-O", "temperature=0.5", "-o", "a.png")
+    zoo_command(
+        "sample", "spectral", "--seed", "3", "--size", "48x32", "-O", "temperature=0.5", "-o", "a.png"
+    )
     zoo_command("replay", "a.png", "-o", "b.png")
     original, repeated = (read_image(zoo_command.folder / name) for name in ("a.png", "b.png"))
     assert original.shape == (3, 32, 48)
@@ -143,7 +145,9 @@ def test_replay_repeats_the_picture(zoo_command) -> None:
 
 
 def test_samples_do_not_depend_on_the_batch(zoo_command) -> None:
-    zoo_command("sample", "spectral", "--seed", "6", "-n", "3", "--size", "16", "--batch-size", "2", "-o", "many/")
+    zoo_command(
+        "sample", "spectral", "--seed", "6", "-n", "3", "--size", "16", "--batch-size", "2", "-o", "many/"
+    )
     zoo_command("sample", "spectral", "--seed", "8", "--size", "16", "-o", "one.png")
     (last,) = (zoo_command.folder / "many").glob("*seed8*")
     assert read_image(last).equal(read_image(zoo_command.folder / "one.png"))
@@ -174,10 +178,55 @@ def test_converted_weights_are_the_same_field(zoo_command) -> None:
     mixing = ours["mixing"].float()
     theirs = {"mu": ours["mean"], "sigma": mixing @ mixing.T, "beta": ours["slope"], "a0": ours["level"]}
     save_file(theirs, zoo_command.folder / "theirs.safetensors")
-    for name in ("theirs.safetensors", str(EXAMPLE / "zoo_spectral" / "cards" / "spectral-clouds.safetensors")):
-        zoo_command("sample", "spectral", "-O", "temperature=0", "--size", "4", "--weights", name, "-o", f"{len(name)}.png")
+    for name in (
+        "theirs.safetensors",
+        str(EXAMPLE / "zoo_spectral" / "cards" / "spectral-clouds.safetensors"),
+    ):
+        zoo_command(
+            "sample",
+            "spectral",
+            "-O",
+            "temperature=0",
+            "--size",
+            "4",
+            "--weights",
+            name,
+            "-o",
+            f"{len(name)}.png",
+        )
     first, second = (read_image(path) for path in zoo_command.folder.glob("*.png"))
     assert first.equal(second), "without noise the mean colour is left"
+
+
+def comparable(line: str) -> str:
+    """A line without what differs from run to run: seconds, versions, the width of columns."""
+    return " ".join(re.sub(r"\b\d+\.\d+(\.\d+)?\b", "N", line).split())
+
+
+def test_output_in_the_guide_is_real(environment: dict[str, str], tmp_path: Path) -> None:
+    config = tmp_path / "config" / "zoo" / "config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('device = "cpu"\n', encoding="utf-8")
+    blocks = re.findall(r"^<!-- console -->\n```console\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    commands = [part for block in blocks for part in re.split(r"^\$ ", block, flags=re.MULTILINE) if part]
+    assert len(commands) >= 4
+    for part in commands:
+        command, *shown = part.rstrip().splitlines()
+        name, *arguments = shlex.split(command)
+        assert name == "zoo"
+        done = subprocess.run(
+            [sys.executable, "-m", "zoo_cli", *arguments],
+            cwd=tmp_path,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        actual = [comparable(line) for line in done.stdout.splitlines()]
+        assert done.returncode == 0, done.stdout
+        # Other plugins may stand between the lines.
+        assert [comparable(line) for line in shown if comparable(line) not in actual] == []
 
 
 def test_its_own_tests_pass(environment: dict[str, str]) -> None:

@@ -134,7 +134,9 @@ def test_parameter_counts_of_all_cards(session: Session) -> None:
 def test_published_files_have_a_manifest(session: Session) -> None:
     """A card may promise a checkpoint's parameter count only where the authors' own key list proves it."""
     for card in session.catalogue.cards.values():
-        known = [json.loads(p.read_text())["total_params"] for p in (HERE / card.method).glob("manifests/*.json")]
+        known = [
+            json.loads(p.read_text())["total_params"] for p in (HERE / card.method).glob("manifests/*.json")
+        ]
         for variant in card.variants.values():
             if variant.params is not None and variant.recipe is None:
                 assert variant.params in known, f"{card.method}:{variant.name}"

@@ -181,6 +181,8 @@ def toy(toy_site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     monkeypatch.syspath_prepend(str(toy_site))
     for name in ("ZOO_CARDS", "ZOO_PLUGINS", "ZOO_DEBUG", "ZOO_TRACE", "ZOO_STRICT"):
         monkeypatch.delenv(name, raising=False)
+    # The shared session remembers the cards of the test before.
+    monkeypatch.setattr("zoo.session._default", None)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setenv("ZOO_HOME", str(tmp_path / "home"))
     (tmp_path / "work").mkdir()

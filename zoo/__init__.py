@@ -1,7 +1,4 @@
-"""zoo: a plugin-based model zoo and registry. Every research method is a plugin; the core resolves and runs it.
-
-The public library API. Everything is imported when it is first used, so `import zoo` is cheap.
-"""
+"""The public library API of zoo; everything is imported when it is first used, so `import zoo` is cheap."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The plugin contract: every hook that a plugin can implement.
 
-A plugin implements any of these functions with `@zoo.hookimpl` and leaves out arguments that it does not need.
+A plugin implements any of these functions with `@zoo.hookimpl`, leaving out arguments that it does not need.
 Each `register_*` hook receives a `register` callback; what is registered under "package.module:attribute" is
 imported when it is first used.
 """
@@ -28,8 +28,8 @@ Target = str | Callable[..., Any]
 class RegisterArchitecture(Protocol):
     """Makes an architecture known.
 
-    `build(config)` returns an `nn.Module` on the current default device; `config` is a dataclass whose fields are
-    the keys of a card's `config` table. `offers` names capabilities (`zoo.runtime.capabilities`).
+    `build(config)` returns an `nn.Module` on the current default device; `config` is a dataclass whose fields
+    are the keys of a card's `config` table. `offers` names capabilities (`zoo.runtime.capabilities`).
     """
 
     def __call__(
@@ -40,8 +40,8 @@ class RegisterArchitecture(Protocol):
 class RegisterSampler(Protocol):
     """Makes a sampler known.
 
-    `sample(loaded, batch, options, noise, on_step)` returns one artifact for each sample of the batch; `options`
-    is a dataclass with a default for every field. `needs` names capabilities of the architecture.
+    `sample(loaded, batch, options, noise, on_step)` returns one artifact for each sample of the batch;
+    `options` is a dataclass with a default for every field. `needs` names capabilities of the architecture.
     """
 
     def __call__(
@@ -59,7 +59,9 @@ class RegisterSampler(Protocol):
 class RegisterConverter(Protocol):
     """Makes a converter known: `convert(tensors, config)` from foreign names to ours, `export` back."""
 
-    def __call__(self, name: str, convert: Target, *, export: Target | None = None, summary: str = "") -> None: ...
+    def __call__(
+        self, name: str, convert: Target, *, export: Target | None = None, summary: str = ""
+    ) -> None: ...
 
 
 class RegisterRecipe(Protocol):
@@ -117,7 +119,7 @@ def resolve_reference(reference: Reference) -> tuple[Card, str] | None:
 def fetch(source: str, destination: Path, progress: Progress) -> bool | None:
     """Fetch `source` (a URI) into the file `destination`.
 
-    Return True when done, or None for a scheme that the plugin does not know. The core handles hf, https, file.
+    Return True when done, or None for a scheme that the plugin does not know. The core has hf, https, file.
     """
 
 
@@ -136,4 +138,4 @@ def doctor(report: Report) -> None:
 
 @hookspec
 def sample_finished(run: FinishedRun) -> None:
-    """Called after a request was sampled. Observers only: a failure here is a warning, never a lost sample."""
+    """Called after a request was sampled. Observers only: a failure is a warning, never a lost sample."""

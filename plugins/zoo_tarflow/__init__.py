@@ -1,13 +1,7 @@
 """TarFlow: transformer autoregressive flow on image patches (arXiv 2412.06329)."""
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
 from zoo import hookimpl
-
-if TYPE_CHECKING:
-    from zoo.hookspecs import RegisterArchitecture, RegisterConverter, RegisterRecipe, RegisterSampler
+from zoo.hookspecs import RegisterArchitecture, RegisterConverter, RegisterRecipe, RegisterSampler
 
 
 @hookimpl
@@ -40,4 +34,6 @@ def register_converters(register: RegisterConverter) -> None:
 
 @hookimpl
 def register_recipes(register: RegisterRecipe) -> None:
-    register("tarflow-shapes", "zoo_tarflow.recipe:ShapesRecipe", summary="single objects of the shapes world")
+    register(
+        "tarflow-shapes", "zoo_tarflow.recipe:ShapesRecipe", summary="single objects of the shapes world"
+    )

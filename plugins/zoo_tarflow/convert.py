@@ -27,8 +27,8 @@ KEYS = (
 def convert(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str, Tensor]:
     """A state dict of the authors' `Model` to ours.
 
-    Their per-block `attn_mask` buffer is dropped after a check that it is the causal mask, which our attention has
-    by construction; their class tables [classes, 1, width] lose the middle dimension.
+    Their per-block `attn_mask` buffer is dropped after a check that it is the causal mask, which our
+    attention has by construction; their class tables [classes, 1, width] lose the middle dimension.
     """
     kept = {}
     for name, tensor in tensors.items():
@@ -54,5 +54,9 @@ def export(tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> dict[str
 def _check_causal(name: str, mask: Tensor) -> None:
     if mask.is_meta:
         return
-    if mask.dim() != 2 or mask.shape[0] != mask.shape[1] or not torch.equal(mask, torch.ones_like(mask).tril()):
+    if (
+        mask.dim() != 2
+        or mask.shape[0] != mask.shape[1]
+        or not torch.equal(mask, torch.ones_like(mask).tril())
+    ):
         raise ValueError(f"{name} is not a causal mask, which is all that TarFlow uses")

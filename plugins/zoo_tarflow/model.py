@@ -1,9 +1,9 @@
 """TarFlow: an exact, invertible map between images and Gaussian noise (arXiv 2412.06329).
 
-A stack of autoregressive blocks. Block k predicts for every patch x_i, from the patches before it, a log-scale
-alpha_i and a shift mu_i, and maps x_i to z_i = (x_i - mu_i) exp(-alpha_i) (equation 7 of the paper); the first
-patch passes unchanged. Odd blocks read the sequence in reverse. The Jacobian is triangular, so the
-log-determinant is minus the sum of all alpha.
+A stack of autoregressive blocks. Each predicts for every patch x_i, from the patches before it, a log-scale
+alpha_i and a shift mu_i, and maps x_i to z_i = (x_i - mu_i) exp(-alpha_i); the first patch passes unchanged.
+Odd blocks read the sequence in reverse. The Jacobian is triangular, so its log-determinant is minus the sum
+of all alpha.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class FlowBlock(nn.Module):
         return torch.where((labels < 0)[:, None], null, self.class_table[labels.clamp(min=0)])
 
     def embed(self, x: Tensor, position: Tensor, vector: Tensor | None) -> Tensor:
-        """Patches [n, t, features] to the transformer's width, with position [t, width] and class [n, width]."""
+        """Patches [n, t, features] to the transformer's width; adds position [t, width], class [n, width]."""
         hidden = self.project_in(x.to(self.project_in.weight.dtype)) + position
         return hidden if vector is None else hidden + vector[:, None]
 
@@ -113,7 +113,7 @@ class FlowBlock(nn.Module):
 
 
 class TarFlow(nn.Module):
-    """The flow. Images are [n, c, h, w], nominally in [-1, 1]; latents are patch sequences [n, tokens, features]."""
+    """The flow. Images are [n, c, h, w], nominally in [-1, 1]; latents are [n, tokens, features]."""
 
     prior_variance: Tensor
 
@@ -157,7 +157,7 @@ class TarFlow(nn.Module):
         return self.config.tokens, self.config.features
 
     def log_prob(self, images: Tensor, labels: Tensor | None = None) -> Tensor:
-        """log p of images [n, c, h, w] under the prior N(0, prior_variance): [n], in nats for the whole image."""
+        """log p of images [n, c, h, w] under the prior N(0, prior_variance): [n], in nats for an image."""
         z, logdet = self(images, labels)
         variance = self.prior_variance.float()
         prior = -0.5 * (z.square() / variance + variance.log() + math.log(2.0 * math.pi)).sum(dim=(1, 2))
@@ -166,8 +166,8 @@ class TarFlow(nn.Module):
     def bits_per_dim(self, images: Tensor, uniform: Tensor) -> Tensor:
         """Bits per dimension [n] by the authors' evaluation, without labels.
 
-        8-bit images [n, c, h, w] are dequantised with `uniform` in [0, 1). As in the authors' code the prior is the
-        standard normal whatever `prior_variance` is, and a picture counts 3 h w dimensions.
+        8-bit images [n, c, h, w] are dequantised with `uniform` in [0, 1). As in the authors' code the prior
+        is the standard normal whatever `prior_variance` is, and a picture counts 3 h w dimensions.
         """
         z, logdet = self(dequantise(images, uniform))
         return (nll_per_dim(z, self.config.img_size) - logdet) / math.log(2.0)

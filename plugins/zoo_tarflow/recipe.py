@@ -1,4 +1,4 @@
-"""How the built-in `tarflow:shapes` is trained: the paper's objective on single objects of the shapes world."""
+"""How the built-in `tarflow:shapes` is trained: the paper's objective on single objects."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from zoo.runtime.noise import NoiseSource
 from zoo.shapes.batches import single_objects
 from zoo.training.recipe import Budget
 
-#: Standard deviation of the Gaussian noise added to the data (section 3.2). Flat synthetic pictures lie on a
-#: thin set, whose density cannot be fitted with less.
+#: Standard deviation of the Gaussian noise added to the data, the paper's noise augmentation. Flat synthetic
+#: pictures lie on a thin set, whose density cannot be fitted with less.
 NOISE_STD = 0.15
-#: Share of labels replaced by "no class", which guidance needs (section 3.4).
+#: Share of labels replaced by "no class", which the paper's guidance needs.
 LABEL_DROP = 0.1
 
 
 def nll(z: Tensor, logdet: Tensor) -> Tensor:
-    """Negative log-likelihood per dimension without its constant, [n] (equation 8 of the paper)."""
+    """Negative log-likelihood per dimension without its constant, [n]: the paper's training objective."""
     return 0.5 * z.square().mean(dim=(1, 2)) - logdet
 
 

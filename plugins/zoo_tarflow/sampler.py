@@ -1,4 +1,4 @@
-"""TarFlow's sampler: guided autoregressive inversion, then one step of denoising (arXiv 2412.06329, section 3)."""
+"""TarFlow's sampler: guided autoregressive inversion, then one denoising step (arXiv 2412.06329)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
-from zoo_tarflow.model import FlowBlock, TarFlow
 
 from zoo.errors import InvalidInput
 from zoo.io.artifacts import Image
@@ -16,8 +15,9 @@ from zoo.nn.transformer import KVCache
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
 from zoo.runtime.sampling import Batch, OnStep
+from zoo_tarflow.model import FlowBlock, TarFlow
 
-#: The denoising step recomputes each block's activations above this many tokens rather than keeping all blocks'.
+#: Above this many tokens the denoising step recomputes each block's activations rather than keep all.
 RECOMPUTE_TOKENS = 256
 #: Pictures times tokens that one denoising pass takes at once; splitting a batch does not change the result.
 DENOISE_TOKENS = 8192
@@ -38,7 +38,9 @@ class TarFlowOptions:
         if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"guidance is {self.guidance}, expected a number of at least 0")
         if not 0 < self.attention_temperature < float("inf"):
-            raise ValueError(f"attention_temperature is {self.attention_temperature}, expected a positive number")
+            raise ValueError(
+                f"attention_temperature is {self.attention_temperature}, expected a positive number"
+            )
         if not (0 <= self.denoise < float("inf") and 0 <= self.noise_std < float("inf")):
             raise ValueError("denoise and noise_std are numbers of at least 0")
 
@@ -46,7 +48,7 @@ class TarFlowOptions:
 def sample(
     loaded: LoadedModel, batch: Batch, options: TarFlowOptions, noise: NoiseSource, on_step: OnStep
 ) -> list[Image]:
-    """Draw images. `on_step` sees the image-shaped state, unclipped, after every block and before denoising."""
+    """Draw images. `on_step` sees the image-shaped state, unclipped, after every block."""
     model: TarFlow = loaded.model
     side = model.config.img_size
     if batch.size not in (None, (side, side)):
@@ -165,7 +167,7 @@ def _guided(value: Tensor, n: int, weight: float) -> Tensor:
 def denoise(
     model: TarFlow, images: Tensor, labels: Tensor | None, noise_std: float, multiplier: float = 1.0
 ) -> Tensor:
-    """x + multiplier sigma^2 grad log p(x): Tweedie's estimate of the clean image (section 3.3).
+    """x + multiplier sigma^2 grad log p(x): Tweedie's estimate of the clean image, the paper's denoising.
 
     images [n, c, h, w] as sampled, not clipped.
     """

@@ -96,7 +96,7 @@ def tinted(scene: Scene, seed: int, size: int) -> Tensor:
     return ((background + offsets[1]) * (1 - mask) + (colour + offsets[0]) * mask).clamp(0, 1)
 
 
-@pytest.mark.parametrize(("size", "scenes"), [(32, 200), (64, 60), (24, 40), (48, 20), (100, 10)])
+@pytest.mark.parametrize(("size", "scenes"), [(32, 200), (64, 50), (24, 30), (48, 10), (100, 5)])
 def test_ground_truth_is_read_back(size: int, scenes: int) -> None:
     wrong = [
         seed
@@ -129,14 +129,22 @@ def test_touching_objects_of_one_colour_are_told_apart() -> None:
         assert verdict(render(scene, 32)) == truth(scene)
 
 
+def test_a_shape_that_its_own_colour_hides_is_found() -> None:
+    circle = Item("circle", "blue", "large", (1, 1), (0.0173, 0.0016))
+    hidden = Item("cross", "blue", "large", (1, 2), (-0.0184, 0.0127))
+    front = Item("cross", "pink", "large", (2, 2), (0.0108, -0.0138))
+    scene = Scene("silver", (circle, hidden, front))
+    assert verdict(render(scene, 64)) == truth(scene)
+
+
 def test_true_captions_agree_and_captions_with_one_wrong_word_do_not() -> None:
     rng = random.Random("wrong captions")
-    for seed in range(60):
+    for seed in range(40):
         scene = sample_scene(seed)
         seen = judge(render(scene, 32))
         assert matches(describe(scene), seen)
         assert not any(matches(wrong, seen) for wrong in altered(describe(scene)))
-    for seed in range(30):
+    for seed in range(10):
         scene = sample_scene(seed)
         image = render(scene, 64)
         assert agrees(image, caption(scene))
@@ -160,7 +168,7 @@ def test_impossible_captions_are_errors_not_disagreement() -> None:
 @pytest.mark.parametrize("size", [32, 64])
 @pytest.mark.parametrize("defect", ["noise", "soft", "tint", "all"])
 def test_defects_of_generated_pictures_do_not_mislead(defect: str, size: int) -> None:
-    for seed in range(50):
+    for seed in range(30):
         scene = single(seed)
         image = tinted(scene, seed, size) if defect in ("tint", "all") else render(scene, size)
         if defect in ("soft", "all"):
@@ -195,7 +203,7 @@ def test_blank_pictures_are_refused(background: str) -> None:
 
 
 def test_noise_is_refused() -> None:
-    for seed in range(20):
+    for seed in range(8):
         white = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(seed))
         assert "no even background" in refusal(white)
         refusal(blur(0.5 + noise(seed, white), 2.0))
@@ -217,7 +225,7 @@ def test_half_objects_are_refused(size: int) -> None:
     axis = (torch.arange(size) + 0.5) / size - 0.5
     for shape in SHAPES:
         scene = Scene("silver", (Item(shape, "purple", "large"),))
-        for turn in range(4):
+        for turn in range(2):
             kept = (cos(turn * pi / 2) * axis[None] + sin(turn * pi / 2) * axis[:, None] > 0).float()
             refusal(paint(scene, masks(scene.items, size)[0] * kept))
 
@@ -225,7 +233,7 @@ def test_half_objects_are_refused(size: int) -> None:
 def test_blobs_are_refused() -> None:
     axis = (torch.arange(32) + 0.5) / 32 - 0.5
     distance = torch.hypot(axis[None], axis[:, None])
-    for seed in range(20):
+    for seed in range(8):
         wobble = blur(noise(seed, torch.empty(1, 32, 32)), 2.5)[0]
         mask = (0.5 - (distance - 0.17 + 0.06 * wobble / wobble.std()) * 32).clamp(0, 1)
         refusal(paint(single(seed), mask))
@@ -234,7 +242,7 @@ def test_blobs_are_refused() -> None:
 
 def test_objects_of_two_colours_are_refused() -> None:
     names = list(COLOURS)
-    for seed in range(20):
+    for seed in range(8):
         scene = single(seed)
         (item,) = scene.items
         item = replace(item, size="large")
@@ -260,7 +268,7 @@ def test_sizes_and_colours_between_two_names_are_refused() -> None:
 def test_something_else_in_the_picture_is_refused() -> None:
     image = render(Scene("white", (Item("circle", "red", "small"),)), 32)
     image[:, 4:6, 25:27] = 0.0
-    assert "explain" in refusal(image)
+    assert "comes near enough" in refusal(image)
 
 
 def test_refused_pictures_agree_with_nothing() -> None:

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from zoo_tarflow.model import TarFlow, TarFlowConfig
 
 from zoo.runtime.model import LoadedModel, load
 from zoo.session import Session
+from zoo_tarflow.model import TarFlow, TarFlowConfig
 
 CONFIG = {
     "in_channels": 3,
@@ -33,11 +33,11 @@ default = "flow"
 [variant.flow]
 summary = "random weights"
 architecture = "tarflow"
-config = { in_channels = 3, img_size = 8, patch_size = 2, channels = 16, num_blocks = 3, layers_per_block = 2, num_classes = 4, head_dim = 8 }
 sampler = { name = "tarflow", guidance = 1.0, noise_std = 0.1 }
 classes = ["red circle", "red square", "blue circle", "blue square"]
 files = [{ role = "model", source = ["tiny.safetensors"], converter = "apple-tarflow" }]
-"""
+[variant.flow.config]
+""" + "\n".join(f"{name} = {value}" for name, value in CONFIG.items())
 
 
 def random_flow(**changes: object) -> TarFlow:

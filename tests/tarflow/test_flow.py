@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from conftest import CONFIG, random_flow
+
 from zoo_tarflow.convert import convert, export
 from zoo_tarflow.model import TarFlow, TarFlowConfig
 from zoo_tarflow.sampler import TarFlowOptions, denoise, invert, score
@@ -41,7 +42,9 @@ def test_inversion_in_every_form(changes: dict[str, int]) -> None:
 def test_log_prob_is_the_change_of_variables(flow: TarFlow) -> None:
     x, labels = images(1).double(), torch.tensor([2])
     flow.double()
-    jacobian = torch.autograd.functional.jacobian(lambda v: flow(v.view_as(x), labels)[0].flatten(), x.flatten())
+    jacobian = torch.autograd.functional.jacobian(
+        lambda v: flow(v.view_as(x), labels)[0].flatten(), x.flatten()
+    )
     z, _ = flow(x, labels)
     expected = -0.5 * (z.square() + math.log(2 * math.pi)).sum() + torch.linalg.slogdet(jacobian)[1]
     assert torch.allclose(flow.log_prob(x, labels)[0].double(), expected, atol=1e-4)
@@ -51,7 +54,9 @@ def test_score_is_the_gradient_of_log_prob(flow: TarFlow) -> None:
     x, labels = images(2), torch.tensor([2, -1])
     gradient = score(flow, x, labels)
     direction, step = torch.randn(x.shape, generator=torch.Generator().manual_seed(5)), 1e-3
-    slope = (flow.log_prob(x + step * direction, labels) - flow.log_prob(x - step * direction, labels)) / (2 * step)
+    slope = (flow.log_prob(x + step * direction, labels) - flow.log_prob(x - step * direction, labels)) / (
+        2 * step
+    )
     assert torch.allclose((gradient * direction).sum(dim=(1, 2, 3)), slope, rtol=2e-2, atol=2e-1)
 
 

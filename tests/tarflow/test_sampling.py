@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
-from zoo_tarflow.model import TarFlow
-from zoo_tarflow.sampler import TarFlowOptions, invert
 
 from zoo.errors import InvalidInput
 from zoo.io.request import Request
 from zoo.runtime.model import LoadedModel
+from zoo_tarflow.model import TarFlow
+from zoo_tarflow.sampler import TarFlowOptions, invert
 
 
 def pictures(loaded: LoadedModel, **request: object) -> torch.Tensor:
@@ -39,7 +39,11 @@ def test_provenance_tells_everything(loaded: LoadedModel) -> None:
     (image,) = loaded.sample(Request(prompts="a blue square", seed=3, guidance=0.5))
     provenance = image.provenance
     assert provenance is not None
-    assert (provenance.reference, provenance.prompt, provenance.class_name) == ("tiny:flow", "a blue square", "blue square")
+    assert (provenance.reference, provenance.prompt, provenance.class_name) == (
+        "tiny:flow",
+        "a blue square",
+        "blue square",
+    )
     assert (provenance.class_id, provenance.seed, provenance.sampler) == (3, 3, "tarflow")
     assert provenance.options["guidance"] == 0.5 and provenance.options["noise_std"] == 0.1
     assert (provenance.dtype, provenance.device) == ("float32", "cpu")
@@ -86,7 +90,9 @@ def straightforward(flow: TarFlow, z: torch.Tensor, labels: torch.Tensor, o: Tar
                 for layer in block.layers:
                     attention = layer.attention
                     n, t, _ = hidden.shape
-                    qkv = attention.qkv(attention.norm(hidden)).view(n, t, 3, attention.heads, attention.head_dim)
+                    qkv = attention.qkv(attention.norm(hidden)).view(
+                        n, t, 3, attention.heads, attention.head_dim
+                    )
                     q, k, v = qkv.permute(2, 0, 3, 1, 4)
                     logits = scale * q @ k.transpose(-1, -2) * attention.head_dim**-0.5
                     logits = logits.masked_fill(torch.ones(t, t).triu(1).bool(), float("-inf"))

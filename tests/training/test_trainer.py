@@ -18,7 +18,9 @@ class Line:
     """Fits y = 3 x - 1."""
 
     seed = 4
-    budget = Budget(steps=300, batch_size=16, learning_rate=0.05, warmup_steps=10, ema_decay=0.9, autocast=None)
+    budget = Budget(
+        steps=300, batch_size=16, learning_rate=0.05, warmup_steps=10, ema_decay=0.9, autocast=None
+    )
 
     def batch(self, noise: NoiseSource, size: int) -> dict[str, Tensor]:
         x = noise.normal("x", (size, 1))
@@ -53,7 +55,9 @@ def test_a_resumed_run_is_the_run_that_was_not_stopped(tmp_path: Path) -> None:
     list(second.run(60))
     for name, tensor in whole.averaged_state().items():
         assert torch.equal(second.averaged_state()[name], tensor)
-    assert all(torch.equal(a, b) for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(whole.model.parameters(), second.model.parameters(), strict=True)
+    )
 
 
 def test_a_stopped_run_leaves_its_checkpoint(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ MAX_SEED = 2**63 - 1
 class Request:
     """What to sample.
 
-    Every prompt or class is sampled `num` times; sample `i` of the whole request uses seed `seed + i`. With neither,
-    a class-conditional model draws each sample's class from its noise. `size` is (height, width) in pixels. `steps`
-    and `guidance` are short for the sampler options of these names. `batch_size` limits how many samples are
-    computed at once; it never changes a picture.
+    Every prompt or class is sampled `num` times; sample `i` of the whole request uses seed `seed + i`. With
+    neither, a class-conditional model draws each sample's class from its noise. `size` is (height, width) in
+    pixels. `steps` and `guidance` are short for the sampler options of these names. `batch_size` limits how
+    many samples are computed at once; it never changes a picture.
     """
 
     prompts: Sequence[str] = ()

@@ -19,7 +19,8 @@ SHORT_SEQUENCE = 256
 def _explicit_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     future = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).triu(1)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    return logits.masked_fill(future, float("-inf")).softmax(-1).to(v.dtype) @ v
+    weights = logits.masked_fill(future, float("-inf")).softmax(-1)
+    return torch.matmul(weights.to(v.dtype), v)
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ class CausalSelfAttention(nn.Module):
         return q, k, v
 
     def _merge(self, attended: Tensor) -> Tensor:
-        return self.out(attended.transpose(1, 2).flatten(2))
+        merged: Tensor = self.out(attended.transpose(1, 2).flatten(2))
+        return merged
 
     def forward(self, x: Tensor) -> Tensor:
         """[n, tokens, channels] -> the same shape; token i sees tokens 0..i."""
@@ -92,7 +94,8 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(channels * expansion, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.down(F.gelu(self.up(self.norm(x))))
+        contracted: Tensor = self.down(F.gelu(self.up(self.norm(x))))
+        return contracted
 
 
 class TransformerLayer(nn.Module):
@@ -105,9 +108,9 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(x)
-        return x + self.feedforward(x)
+        return torch.add(x, self.feedforward(x))
 
     def step(self, x: Tensor, cache: KVCache, position: int, query_scale: Tensor | None = None) -> Tensor:
         """One token, see `CausalSelfAttention.step`."""
         x = x + self.attention.step(x, cache, position, query_scale)
-        return x + self.feedforward(x)
+        return torch.add(x, self.feedforward(x))

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from zoo.errors import PluginError, WeightsError, ZooError
 from zoo.plugins import describe
 from zoo.registry import Architecture, Converter, resolve
+from zoo.runtime.shapes_only import shapes_only
 
 PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
 
 
 def build_meta(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
     """The module without memory: every tensor on the meta device."""
-    with torch.device("meta"):
+    with shapes_only():
         return build(architecture, config)
 
 

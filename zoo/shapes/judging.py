@@ -49,7 +49,7 @@ _BEAM = 6
 #: Softness of edges to try beyond none, in pixels.
 _SOFTNESS = (0.4, 0.6, 0.8)
 
-#: Above this residue an object is missing or much too many are there: no rival shape would mend that.
+#: Above this residue an object is probably missing, so more are searched for before rivals are weighed.
 _WORTH_POLISHING = 0.5
 
 #: A mean squared difference that leaves nothing to explain.
@@ -204,24 +204,30 @@ def examine(image: Tensor) -> Verdict:
     coarse = reduced if side > _SEARCH_SIDE else full
     state = empty(coarse)
     _check_contents(coarse, state)
-    least = float("inf")
+    doubtful = []
     for _ in range(3):
         state = add_object(coarse, state, _BEAM)
         best = state.take(torch.tensor([0]))
         if full is not coarse:
             best = refine(full, fit(full, best.guess))
         best = _soften(full, best)
-        noise, residue = _residue(full, best)
-        if residue < _WORTH_POLISHING:
-            best, rivals = polish(full, best)
-            noise, residue = _residue(full, best)
-            if residue <= RESIDUE_LIMIT:
-                return _decide(full, best, rivals, noise, residue)
-        least = min(least, residue)
-    raise Unjudgeable(f"no three objects explain the picture: {least:.0%} of the contrast is left over")
+        if _residue(full, best)[1] > _WORTH_POLISHING:
+            doubtful.append(best)
+        elif (verdict := _settle(full, best)) is not None:
+            return verdict
+    # What looked like a missing object may have been a wrong shape that others hide in part.
+    for best in doubtful:
+        if (verdict := _settle(full, best)) is not None:
+            return verdict
+    raise Unjudgeable("no scene of one to three objects, drawn again, comes near enough to the picture")
 
 
-def _decide(image: Tensor, state: Fit, rivals: Fit, noise: float, residue: float) -> Verdict:
+def _settle(image: Tensor, state: Fit) -> Verdict | None:
+    """The verdict on a single fit once no rival is better; None if it leaves too much unexplained."""
+    state, rivals = polish(image, state)
+    noise, residue = _residue(image, state)
+    if residue > RESIDUE_LIMIT:
+        return None
     if noise > NOISE_LIMIT:
         raise Unjudgeable(f"the picture is too noisy: {noise:.2f} per channel, at most {NOISE_LIMIT}")
     scene = _to_scene(state)

@@ -13,7 +13,7 @@ HEIGHT, WIDTH = 5, 8
 
 
 def filter_matrix(height: int, width: int, slope: float, level: float) -> Tensor:
-    """The filter as a matrix, [pixels, pixels]: entry (p, q) is the mean over k of a(k) cos(2 pi k.(p - q))."""
+    """The filter as a matrix [pixels, pixels]: the mean over k of a(k) cos(2 pi k.(p - q)) at (p, q)."""
     side = min(height, width)
     pixels = torch.cartesian_prod(torch.arange(height), torch.arange(width)).double()
     matrix = torch.zeros(len(pixels), len(pixels), dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_sampler_draws_what_the_definition_says() -> None:
     drawn = loaded.draw(batch, SpectralOptions(0.2), zoo.RecordedNoise({"white": white}), lambda *_: None)
     mean, matrix = definition(loaded.model.state_dict())
     expected = mean + 0.2 * white.double().flatten(1) @ matrix.T
-    assert 0 < expected.min() and expected.max() < 1, "nothing is clipped"
+    assert expected.min() > 0 and expected.max() < 1, "nothing is clipped"
     actual = torch.stack([image.pixels for image in drawn]).flatten(1)
     torch.testing.assert_close(actual.double(), expected, atol=1e-5, rtol=0)
 

@@ -38,7 +38,7 @@ class Field(nn.Module):
         super().__init__()
         self.config = config
         self.mean = nn.Parameter(torch.full((config.channels,), 0.5))
-        self.mixing = nn.Parameter(0.1 * torch.eye(config.channels))
+        self.mixing = nn.Parameter(torch.zeros(config.channels, config.channels).fill_diagonal_(0.1))
         self.slope = nn.Parameter(torch.tensor(3.0))
         self.level = nn.Parameter(torch.tensor(1.0))
 
