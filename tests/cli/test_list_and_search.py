@@ -45,9 +45,9 @@ def test_what_is_unknown_is_null(zoo):
 def test_for_people(zoo):
     lines = zoo("list", "tarflow").lines
     assert lines[0].split() == ["reference", "state", "size", "params", "summary"]
-    [default] = [line for line in lines if line.startswith("tarflow:shapes *")]
-    assert "built-in" in default
-    assert "3.8 M" in default
+    [default] = [line for line in lines if line.startswith("tarflow:afhq256 *")]
+    assert "published" in default
+    assert "463.5 M" in default
     assert sum(" * " in line for line in lines) == 1
     assert not any(line != line.rstrip() for line in lines)
     assert "\x1b" not in "".join(lines)
@@ -105,7 +105,7 @@ def test_a_user_s_card_is_shown_as_such(zoo, tmp_path, monkeypatch):
 
 def test_search(zoo):
     assert zoo("search", "MNIST", "-q").out == "tarflow:mnist\n"
-    assert [row["reference"] for row in zoo("search", "normalizing", "--json").json] == ["tarflow:shapes"]
+    assert [row["reference"] for row in zoo("search", "normalizing", "--json").json] == ["tarflow:afhq256"]
     assert "tarflow:afhq256" in zoo("search", "cat", "dog").out
     assert zoo("search", "nothing-holds-this", "--json").json == []
     assert zoo("search").code == 2

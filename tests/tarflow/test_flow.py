@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from conftest import CONFIG, random_flow
+from tiny_flow import CONFIG, random_flow
 
 from zoo_tarflow.convert import convert, export
 from zoo_tarflow.model import TarFlow, TarFlowConfig
