@@ -1,9 +1,9 @@
 """How much CPU time commands take before they do their work, against two baselines in the same run.
 
-`hf --help` (the command of huggingface_hub) is the baseline of commands that need no torch, `import torch` that of
-`zoo sample`. Every round runs all commands one after the other, so that a change of the machine's speed meets all
-of them. The figure is the median of the rounds, in CPU seconds (user + system) of the child process. Up to the
-first sampling step both sides end without the interpreter's shutdown, which takes long once torch is imported.
+`hf --help` (the command of huggingface_hub) is the baseline of commands without torch, `import torch` that
+of `zoo sample`. Every round runs all commands one after the other, so that a change of the machine's speed
+meets all of them. The figure is the median of the rounds, in CPU seconds (user + system) of a child process.
+Up to the first sampling step both sides end without the interpreter's shutdown, which is long with torch.
 
     python benchmarks/startup.py
     python benchmarks/startup.py --rounds 9 --json
@@ -56,7 +56,7 @@ class Command:
 
 
 def commands(weights: str | None) -> list[Command]:
-    sample = ("sample", "--prompt", "a red circle", "--overwrite", "-q")
+    sample: tuple[str, ...] = ("sample", "--prompt", "a red circle", "--overwrite", "-q")
     if weights:
         sample += ("--weights", str(Path(weights).resolve()))
     return [

@@ -7,6 +7,7 @@ one is an error that names file, table, key and near match.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import tomllib
 import types
@@ -196,6 +197,11 @@ def _check_names(card: Card, reader: _Reader) -> None:
             taken.add(alias)
 
 
+@functools.cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 class _Reader:
     """Turns TOML tables into dataclasses; every error names file, table and key."""
 
@@ -234,7 +240,7 @@ class _Reader:
         extra: set[str] = frozenset(),  # type: ignore[assignment]
     ) -> Any:
         fields = {f.name: f for f in dataclasses.fields(kind)}
-        hints = typing.get_type_hints(kind)
+        hints = _hints(kind)
         writable = (set(fields) - hidden) | extra
         arguments = {}
         for key, value in values.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import io
 import os
@@ -248,4 +249,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character gets its code, not a traceback.
             stream.reconfigure(errors="backslashreplace")
-    sys.exit(run())
+    code = run()
+    # The final garbage collection of a process that imported torch costs as much as drawing a picture.
+    gc.freeze()
+    sys.exit(code)

@@ -187,16 +187,16 @@ def where(loaded: LoadedModel) -> str:
 def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
     if not out.verbose:
         return
-    import torch
-
     from zoo.quantities import human_bytes
     from zoo.runtime.devices import available_memory
     from zoo.runtime.memory import weight_bytes
+    from zoo.runtime.threads import suitable_threads
 
     weights = human_bytes(weight_bytes(loaded.model, loaded.dtype))
     free = human_bytes(available_memory(loaded.device))
     out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
-    out.detail(f"memory: weights {weights}, free {free}; threads: {torch.get_num_threads()}")
+    threads = suitable_threads(loaded.model, 1, loaded.device)
+    out.detail(f"memory: weights {weights}, free {free}; threads for one sample: {threads}")
 
 
 @contextmanager

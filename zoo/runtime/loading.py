@@ -74,9 +74,9 @@ def _read_pytorch(path: Path) -> dict[str, Tensor]:
 
 
 def needs_conversion(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the file's names are foreign: none or few of them are ours."""
+    """Whether the file's names are foreign: some of ours are not there, and some of its are not ours."""
     ours = set(module.state_dict())
-    return len(ours & set(tensors)) * 2 < len(ours)
+    return not ours <= set(tensors) and not set(tensors) <= ours
 
 
 def convert_tensors(

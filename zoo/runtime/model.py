@@ -23,6 +23,7 @@ from zoo.runtime.conditioning import class_id
 from zoo.runtime.loading import assign, build_meta, convert_tensors, needs_conversion, read_tensors
 from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_failed, sampler_options
 from zoo.runtime.sampling import Batch, Item, OnStep, Plan, batches
+from zoo.runtime.threads import cpu_threads, suitable_threads
 from zoo.session import Session, default_session
 from zoo.store.locate import locate
 from zoo.version import __version__
@@ -105,7 +106,8 @@ class LoadedModel:
     ) -> list[Artifact]:
         """Run the sampler once on explicit noise: what `sample` does for each batch."""
         entry = self.sampler(sampler)
-        return list(resolve(entry.sample, entry.owner)(self, batch, options, noise, on_step))
+        with cpu_threads(suitable_threads(self.model, len(batch), self.device)):
+            return list(resolve(entry.sample, entry.owner)(self, batch, options, noise, on_step))
 
     def log_prob(self, images: Tensor, classes: Sequence[str | int] | None = None) -> Tensor:
         """log p of images [n, c, h, w] in [-1, 1], in nats for the whole image: [n].
@@ -117,13 +119,14 @@ class LoadedModel:
         if classes is not None:
             ids = [class_id(value, self.variant.classes, self.class_count) for value in classes]
             labels = torch.tensor(ids, device=self.device)
-        with torch.no_grad():
+        with torch.no_grad(), cpu_threads(suitable_threads(self.model, len(images), self.device)):
             return model.log_prob(images.to(self.device), labels).cpu()
 
     def bits_per_dim(self, images: Tensor, uniform: Tensor) -> Tensor:
         """Bits per dimension [n] of 8-bit images [n, c, h, w] under dequantisation noise in [0, 1)."""
-        with torch.no_grad():
-            return self._likelihood().bits_per_dim(images.to(self.device), uniform.to(self.device)).cpu()
+        model = self._likelihood()
+        with torch.no_grad(), cpu_threads(suitable_threads(self.model, len(images), self.device)):
+            return model.bits_per_dim(images.to(self.device), uniform.to(self.device)).cpu()
 
     def _likelihood(self) -> Likelihood:
         if not isinstance(self.model, Likelihood):
@@ -219,7 +222,8 @@ def load(
     paths = locate(card, variant, Path(weights) if weights is not None else None)
     memory.check_weights_fit(module, name, place, number_format)
     tensors = _tensors(session, card, variant, module, paths["model"])
-    assign(module, tensors, place, number_format, str(paths["model"]))
+    with cpu_threads(suitable_threads(module, 1, place)):
+        assign(module, tensors, place, number_format, str(paths["model"]))
     identity = _identity(variant, paths["model"], weights is not None)
     return LoadedModel(
         card, variant, architecture, {"model": module}, place, number_format, identity, session

@@ -24,6 +24,7 @@ from zoo.runtime import devices
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import BatchNoise
 from zoo.runtime.sampling import OnStep
+from zoo.runtime.threads import cpu_threads
 from zoo.session import Session
 from zoo.shapes.batches import single_objects
 from zoo.shapes.captions import Mention
@@ -198,7 +199,9 @@ class _Timed:
 
 def _agrees(image: Image, prompt: str) -> bool:
     try:
-        return agrees(image.pixels, prompt)
+        # The judge's operations are far too small to share between threads.
+        with cpu_threads(1):
+            return agrees(image.pixels, prompt)
     except ValueError as error:
         # The judge sees square RGB pictures from a certain size on; a model that makes others has no score.
         raise InvalidInput(f"the pictures of this model cannot be judged: {error}") from error
