@@ -196,7 +196,7 @@ def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
     free = human_bytes(available_memory(loaded.device))
     out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
     threads = suitable_threads(loaded.model, 1, loaded.device)
-    out.detail(f"memory: weights {weights}, free {free}; threads for one sample: {threads}")
+    out.detail(f"memory: weights {weights}, free {free}; threads: {threads}")
 
 
 @contextmanager
