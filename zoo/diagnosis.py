@@ -134,7 +134,7 @@ def _cards() -> Iterator[Finding]:
 
     catalogue = load_catalogue()
     models = list_models(catalogue)
-    yield Finding("ok", f"cards: {len(catalogue.cards)} methods, {len(models)} variants")
+    yield Finding("ok", f"cards: {len(catalogue.cards)} read, {len(models)} variants")
     for warning in catalogue.warnings:
         yield Finding("warn", warning)
     for card, variant, _ in models:
