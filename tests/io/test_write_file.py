@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from zoo.errors import OutputExists, OutputNotWritable
-from zoo.io.files import write_file
+from zoo.io.files import new_file, write_file
 
 
 @pytest.fixture(params=["hard links", "no hard links"])
@@ -159,3 +159,12 @@ def test_a_reserved_name_is_given_back_when_the_move_fails(tmp_path, monkeypatch
     with pytest.raises(OutputNotWritable, match="operation not permitted"):
         write_file(tmp_path / "x.bin", b"data")
     assert listing(tmp_path) == []
+
+
+def test_permissions_are_those_of_any_new_file(tmp_path):
+    ordinary = tmp_path / "ordinary"
+    ordinary.touch()
+    with new_file(tmp_path / "written") as temporary:
+        temporary.unlink()
+        temporary.touch(mode=0o600)
+    assert (tmp_path / "written").stat().st_mode == ordinary.stat().st_mode

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from os import PathLike
@@ -41,7 +42,10 @@ def new_file(path: str | PathLike[str], overwrite: bool = False) -> Iterator[Pat
         temporary = target.with_name(f".zoo-{secrets.token_hex(8)}.part")
         try:
             open(temporary, "xb").close()
+            mode = stat.S_IMODE(temporary.stat().st_mode)
             yield temporary
+            # A writer that replaces the file may narrow its permissions, as safetensors does.
+            temporary.chmod(mode)
             _publish(temporary, target, overwrite)
         finally:
             temporary.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 #: Parameters times samples below which one thread is used. `benchmarks/threads.py` measures where it pays.
-SINGLE_THREAD_WORK = 64_000_000
+SINGLE_THREAD_WORK = 12_000_000
 
 
 def suitable_threads(module: nn.Module, batch_size: int, device: torch.device) -> int:
