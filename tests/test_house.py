@@ -58,7 +58,7 @@ def test_readme_shows_the_two_commands() -> None:
     command = readme_command()
     assert "\n" not in command
     assert 'pip install -e ".[test]"' in command
-    assert command.endswith("pytest")
+    assert command.endswith("pytest --cov")
 
 
 def run_ci(tree: Path, readme: str, **environment: str) -> subprocess.CompletedProcess[str]:

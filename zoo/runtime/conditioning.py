@@ -61,7 +61,7 @@ def _nearest(text: str, classes: Sequence[str], count: int) -> str:
         return f"The classes of this model are given by number, 0 to {count - 1}."
     words = set(text.lower().split())
     sharing = [name for name in classes if words & set(name.lower().split())]
-    matches = sharing or near(text, classes)
+    matches = list(dict.fromkeys([*near(text, classes), *sharing]))
     if matches:
         return f"Nearest classes: {', '.join(matches[:6])}"
     listed = ", ".join(classes[:12]) + (", ..." if len(classes) > 12 else "")
