@@ -23,6 +23,8 @@ HERE = Path(__file__).parent / "golden"
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     root = Path(metafunc.config.getoption("--golden") or HERE)
+    if not any(root.rglob("case.json")):
+        raise pytest.UsageError(f"--golden {root}: no case.json anywhere in this folder")
     if "case_folder" in metafunc.fixturenames:
         folders = sorted(path.parent for path in root.rglob("case.json"))
         metafunc.parametrize("case_folder", folders, ids=[_identity(folder, root) for folder in folders])
