@@ -1,7 +1,7 @@
 """Where more CPU threads pay: sampling time on one thread against all, by batch size.
 
 Runs alternate between one thread and all within one process; a row is the median of `--rounds` ratios. The
-constant `SINGLE_THREAD_WORK` in zoo/runtime/threads.py weighs them against the same figures on a busy machine.
+constant `SINGLE_THREAD_WORK` in zoo/runtime/threads.py weighs them against such figures on a busy machine.
 
     python benchmarks/threads.py tarflow:shapes --batches 1 4 16 64
 """
