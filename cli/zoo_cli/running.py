@@ -95,7 +95,7 @@ def _all(*options: Callable[[Function], Function]) -> Callable[[Function], Funct
 
 
 def device_options(function: Function) -> Function:
-    """--device, --dtype and --weights: where a model runs, and with which file."""
+    """--device, --dtype, --weights and --threads: where and how a model runs, and with which file."""
     return _all(
         click.option(
             "--device", metavar="NAME", help="cuda, cuda:N, mps or cpu; by default the best there is."
@@ -103,6 +103,9 @@ def device_options(function: Function) -> Function:
         click.option("--dtype", type=click.Choice(_DTYPES), help="Number format; by default the card's."),
         click.option(
             "--weights", metavar="PATH", help="A weights file of your own, or a folder of <role>.safetensors."
+        ),
+        click.option(
+            "--threads", type=Count(), help="CPU threads; by default one for small models, else all."
         ),
     )(function)
 
@@ -150,6 +153,7 @@ def load_model(
     dtype: str | None = None,
     weights: str | None = None,
     sampler: str | None = None,
+    threads: int | None = None,
 ) -> tuple[LoadedModel, float]:
     """Load with the user's settings behind what was given; returns the model and the seconds it took."""
     from zoo.runtime.model import load
@@ -164,6 +168,7 @@ def load_model(
         weights,
         sampler,
         session,
+        threads,
     )
     seconds = time.perf_counter() - started
     show_warnings(session, out)
@@ -190,13 +195,11 @@ def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
     from zoo.quantities import human_bytes
     from zoo.runtime.devices import available_memory
     from zoo.runtime.memory import weight_bytes
-    from zoo.runtime.threads import suitable_threads
 
     weights = human_bytes(weight_bytes(loaded.model, loaded.dtype))
     free = human_bytes(available_memory(loaded.device))
     out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
-    threads = suitable_threads(loaded.model, 1, loaded.device)
-    out.detail(f"memory: weights {weights}, free {free}; threads: {threads}")
+    out.detail(f"memory: weights {weights}, free {free}; threads: {loaded.threads_for(1)}")
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from zoo.io.request import Request
 from zoo.runtime.benchmark import measure_batches
@@ -14,10 +13,10 @@ def test_json(zoo):
     document = zoo("bench", "toy", "--batches", "1,3", "--repeat", 2, "--json").json
     assert document["reference"] == "toy:shapes" and document["sampler"] == "toy"
     assert (document["device"], document["dtype"], document["repeat"]) == ("cpu", "float32", 2)
-    assert document["threads"] == torch.get_num_threads()
     assert document["load_seconds"] > 0 and document["peak_memory"] > 50 * 2**20
     one, three = document["batches"]
     assert (one["batch_size"], three["batch_size"]) == (1, 3)
+    assert (one["threads"], three["threads"]) == (1, 1)
     assert len(three["runs"]) == 2 and three["seconds"] == pytest.approx(sum(three["runs"]) / 2)
     assert three["seconds_per_sample"] == pytest.approx(three["seconds"] / 3)
     assert three["samples_per_second"] == pytest.approx(3 / three["seconds"])
@@ -29,12 +28,13 @@ def test_seconds_are_seconds(zoo):
         "bench", "toy", "--batches", "4", "--repeat", 1, "-O", "delay=0.05", "--steps", 2, "--json"
     ).json
     (entry,) = document["batches"]
-    assert 0.1 < entry["seconds"] < 1.0 and entry["seconds_per_sample"] < 0.25
+    # The toy sampler sleeps twice for the delay, once for the whole batch.
+    assert entry["seconds"] >= 0.1 and entry["seconds_per_sample"] == entry["seconds"] / 4
 
 
 def test_the_table(zoo):
     out = zoo("bench", "toy", "--batches", "1,2").lines
-    assert out[0].startswith("toy:shapes on cpu, float32,") and out[1].startswith("load ")
+    assert out[0].startswith("toy:shapes on cpu, float32") and out[1].startswith("load ")
     assert "tokens per second" in out[2] and len(out) == 5
     assert len(zoo("bench", "toy", "--batches", "1,2", "-q").lines) == 2
 
@@ -77,3 +77,8 @@ def test_a_warm_up_is_not_counted_and_every_batch_has_its_size(toy):
 def test_what_is_refused(zoo, arguments, code, text):
     result = zoo("bench", *arguments)
     assert result.code == code and text in result.err and result.out == ""
+
+
+def test_threads_can_be_set(zoo):
+    document = zoo("bench", "toy", "--batches", "1", "--repeat", 1, "--threads", 2, "--json").json
+    assert document["batches"][0]["threads"] == 2

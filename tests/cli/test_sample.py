@@ -377,31 +377,23 @@ def tiny_tarflow(toy, tmp_path):
     return folder
 
 
-def test_starting_up_adds_little_to_importing_torch(toy, tiny_tarflow):
-    # The CPU time of a whole run, torch left out; again where other processes were in the way.
+def test_starting_up_imports_nothing_heavy_beside_torch(toy, tiny_tarflow):
+    # What it costs in seconds is measured by benchmarks/startup.py.
     program = (
-        "import sys, time, torch; start = time.process_time()\n"
+        "import sys\n"
         "from zoo_cli.main import run\n"
         "code = run(['sample', 'tarflow:tiny', '-p', 'a cat', '-q', '-o', 'out'])\n"
-        "spent = time.process_time() - start\n"
         "heavy = {'rich', 'huggingface_hub', 'sympy', 'torch._dynamo', 'zoo.training'} & set(sys.modules)\n"
-        "print(code, spent, *heavy, file=sys.stderr)"
+        "print(code, 'torch' in sys.modules, *heavy, file=sys.stderr)"
     )
-    spent = []
-    for _ in range(3):
-        done = subprocess.run(
-            [sys.executable, "-c", program],
-            capture_output=True,
-            text=True,
-            env=environment(toy, ZOO_CARDS=str(tiny_tarflow)),
-            check=True,
-        )
-        code, seconds, *heavy = done.stderr.split()
-        assert code == "0" and heavy == [], done.stderr
-        spent.append(float(seconds))
-        if spent[-1] < 0.5:
-            break
-    assert min(spent) < 0.5, spent
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        env=environment(toy, ZOO_CARDS=str(tiny_tarflow)),
+        check=True,
+    )
+    assert done.stderr.split() == ["0", "True"]
 
 
 def test_tarflow_pictures_do_not_depend_on_their_batch(zoo, tiny_tarflow, monkeypatch):

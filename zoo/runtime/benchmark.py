@@ -26,6 +26,7 @@ class BatchTiming:
     """One batch size. `seconds` is the median of the runs; None where the batch does not fit in memory."""
 
     batch_size: int
+    threads: int
     seconds: float | None
     runs: tuple[float, ...]
     tokens: int | None
@@ -54,7 +55,8 @@ def measure_batches(
     for size in sizes:
         runs = _timed(_run(loaded, request, size), repeat, loaded.sampler(request.sampler))
         median = statistics.median(runs) if runs else None
-        yield BatchTiming(size, median, tuple(runs), None if tokens is None else tokens * size)
+        total = None if tokens is None else tokens * size
+        yield BatchTiming(size, loaded.threads_for(size), median, tuple(runs), total)
 
 
 def tokens_of(loaded: LoadedModel) -> int | None:

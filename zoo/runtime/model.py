@@ -58,6 +58,7 @@ class LoadedModel:
     dtype: torch.dtype
     weights: str
     session: Session = field(repr=False)
+    threads: int | None = None  #: CPU threads to run with; None is chosen for each batch
 
     @property
     def reference(self) -> str:
@@ -101,12 +102,16 @@ class LoadedModel:
         items, options = self.plan(request), self.options(request)
         return self._run(request, items, options, on_step or _no_report)
 
+    def threads_for(self, batch_size: int) -> int:
+        """CPU threads that a batch runs with."""
+        return self.threads or suitable_threads(self.model, batch_size, self.device)
+
     def draw(
         self, batch: Batch, options: Any, noise: NoiseSource, on_step: OnStep, sampler: str | None = None
     ) -> list[Artifact]:
         """Run the sampler once on explicit noise: what `sample` does for each batch."""
         entry = self.sampler(sampler)
-        with cpu_threads(suitable_threads(self.model, len(batch), self.device)):
+        with cpu_threads(self.threads_for(len(batch))):
             return list(resolve(entry.sample, entry.owner)(self, batch, options, noise, on_step))
 
     def log_prob(self, images: Tensor, classes: Sequence[str | int] | None = None) -> Tensor:
@@ -119,13 +124,13 @@ class LoadedModel:
         if classes is not None:
             ids = [class_id(value, self.variant.classes, self.class_count) for value in classes]
             labels = torch.tensor(ids, device=self.device)
-        with torch.no_grad(), cpu_threads(suitable_threads(self.model, len(images), self.device)):
+        with torch.no_grad(), cpu_threads(self.threads_for(len(images))):
             return model.log_prob(images.to(self.device), labels).cpu()
 
     def bits_per_dim(self, images: Tensor, uniform: Tensor) -> Tensor:
         """Bits per dimension [n] of 8-bit images [n, c, h, w] under dequantisation noise in [0, 1)."""
         model = self._likelihood()
-        with torch.no_grad(), cpu_threads(suitable_threads(self.model, len(images), self.device)):
+        with torch.no_grad(), cpu_threads(self.threads_for(len(images))):
             return model.bits_per_dim(images.to(self.device), uniform.to(self.device)).cpu()
 
     def _likelihood(self) -> Likelihood:
@@ -201,13 +206,14 @@ def load(
     weights: str | Path | None = None,
     sampler: str | None = None,
     session: Session | None = None,
+    threads: int | None = None,
 ) -> LoadedModel:
     """Load a variant: `load("tarflow:shapes")`.
 
     `weights` is a file of your own (safetensors, or a checkpoint that the card's converter reads) or a folder
     with one `<role>.safetensors` for each component. `sampler` is checked against the architecture before
-    anything is loaded. Raises `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or
-    `InvalidInput`.
+    anything is loaded. `threads` sets the CPU threads, which else are chosen for each batch. Raises
+    `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or `InvalidInput`.
     """
     session = session or default_session()
     card, variant = session.resolve(reference)
@@ -222,11 +228,11 @@ def load(
     paths = locate(card, variant, Path(weights) if weights is not None else None)
     memory.check_weights_fit(module, name, place, number_format)
     tensors = _tensors(session, card, variant, module, paths["model"])
-    with cpu_threads(suitable_threads(module, 1, place)):
+    with cpu_threads(threads or suitable_threads(module, 1, place)):
         assign(module, tensors, place, number_format, str(paths["model"]))
     identity = _identity(variant, paths["model"], weights is not None)
     return LoadedModel(
-        card, variant, architecture, {"model": module}, place, number_format, identity, session
+        card, variant, architecture, {"model": module}, place, number_format, identity, session, threads
     )
 
 

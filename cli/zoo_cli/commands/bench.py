@@ -44,7 +44,6 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--repeat", type=Count(), default=3, help="Runs whose median counts (default 3), after a warm-up."
 )
-@click.option("--threads", type=Count(), help="CPU threads; by default what torch chooses.")
 @condition_options
 @sampler_options
 @device_options
@@ -73,17 +72,20 @@ def command(reference: str, out: Output, **given: Any) -> None:
     )
     session.resolve(reference)
 
-    import torch
-
     from zoo.runtime.benchmark import measure_batches, peak_memory
     from zoo.runtime.devices import dtype_name
     from zoo.runtime.prepare import prepare
 
     prepare(session, reference, request)
-    if given["threads"]:
-        torch.set_num_threads(given["threads"])
     loaded, load_seconds = load_model(
-        session, reference, out, given["device"], given["dtype"], given["weights"], given["sampler"]
+        session,
+        reference,
+        out,
+        given["device"],
+        given["dtype"],
+        given["weights"],
+        given["sampler"],
+        given["threads"],
     )
     timings = []
     with out.progress(f"bench {loaded.reference}", total=len(given["batches"])) as move:
@@ -96,19 +98,19 @@ def command(reference: str, out: Output, **given: Any) -> None:
         "sampler": loaded.sampler(request.sampler).name,
         "device": str(loaded.device),
         "dtype": dtype_name(loaded.dtype),
-        "threads": torch.get_num_threads(),
         "repeat": given["repeat"],
         "load_seconds": load_seconds,
         "peak_memory": peak_memory(loaded.device),
         "batches": [_entry(timing) for timing in timings],
     }
-    heading = f"{loaded.reference} on {where(loaded)}, {torch.get_num_threads()} threads"
+    heading = f"{loaded.reference} on {where(loaded)}"
     out.result(document, lambda: _print(heading, document, timings, out), _quiet(timings))
 
 
 def _entry(timing: BatchTiming) -> dict[str, Any]:
     return {
         "batch_size": timing.batch_size,
+        "threads": timing.threads,
         "seconds": timing.seconds,
         "seconds_per_sample": timing.seconds_per_sample,
         "samples_per_second": timing.samples_per_second,
@@ -127,7 +129,7 @@ def _print(heading: str, document: dict[str, Any], timings: list[BatchTiming], o
     out.line(heading)
     out.line(f"load {document['load_seconds']:.3f} s, peak memory {human_bytes(document['peak_memory'])}")
     tokens = any(timing.tokens is not None for timing in timings)
-    columns = ("batch>", "seconds>", "seconds per sample>", "samples per second>")
+    columns = ("batch>", "threads>", "seconds>", "seconds per sample>", "samples per second>")
     out.table(
         columns + (("tokens per second>",) if tokens else ()),
         [_cells(timing, tokens) for timing in timings],
@@ -137,6 +139,7 @@ def _print(heading: str, document: dict[str, Any], timings: list[BatchTiming], o
 def _cells(timing: BatchTiming, tokens: bool) -> list[str]:
     cells = [
         str(timing.batch_size),
+        str(timing.threads),
         "does not fit" if timing.seconds is None else f"{timing.seconds:.3f}",
         _number(timing.seconds_per_sample, 4),
         _number(timing.samples_per_second, 2),

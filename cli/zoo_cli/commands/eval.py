@@ -73,7 +73,14 @@ def command(reference: str, out: Output, **given: Any) -> None:
     prepare(session, reference, request)
     target = None if given["sheet"] is None else _target(given["sheet"], request.total, given["overwrite"])
     loaded, _ = load_model(
-        session, reference, out, given["device"], given["dtype"], given["weights"], given["sampler"]
+        session,
+        reference,
+        out,
+        given["device"],
+        given["dtype"],
+        given["weights"],
+        given["sampler"],
+        given["threads"],
     )
     with sampling_progress(out, loaded.reference, request.total, loaded.batch_size(request)) as progress:
         evaluation = evaluate(

@@ -162,7 +162,14 @@ class _Runner:
             # One at a time: the pictures of several models may be replayed, but not all models held.
             self._loaded.clear()
             self._loaded[key], _ = load_model(
-                self._session, made.reference, self._out, device, dtype, weights, made.sampler
+                self._session,
+                made.reference,
+                self._out,
+                device,
+                dtype,
+                weights,
+                made.sampler,
+                self._given["threads"],
             )
         return self._loaded[key]
 

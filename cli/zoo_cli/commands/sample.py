@@ -102,7 +102,14 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
         metadata=not given["no_metadata"],
     )
     loaded, load_seconds = load_model(
-        session, name, out, given["device"], given["dtype"], given["weights"], request.sampler
+        session,
+        name,
+        out,
+        given["device"],
+        given["dtype"],
+        given["weights"],
+        request.sampler,
+        given["threads"],
     )
     run = Run(loaded, request, target, out, grid=given["grid"])
     started = time.perf_counter()
