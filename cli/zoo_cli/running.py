@@ -6,7 +6,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -146,16 +146,9 @@ def batch_option(function: Function) -> Function:
 
 
 def load_model(
-    session: Session,
-    reference: str,
-    out: Output,
-    device: str | None = None,
-    dtype: str | None = None,
-    weights: str | None = None,
-    sampler: str | None = None,
-    threads: int | None = None,
+    session: Session, reference: str, out: Output, given: Mapping[str, Any], sampler: str | None = None
 ) -> tuple[LoadedModel, float]:
-    """Load with the user's settings behind what was given; returns the model and the seconds it took."""
+    """Load as `device_options` say, the user's settings behind them; returns model and seconds it took."""
     from zoo.runtime.model import load
     from zoo.settings import load_settings
 
@@ -163,12 +156,12 @@ def load_model(
     started = time.perf_counter()
     loaded = load(
         reference,
-        device or settings.get("device"),
-        dtype or settings.get("dtype"),
-        weights,
-        sampler,
-        session,
-        threads,
+        device=given["device"] or settings.get("device"),
+        dtype=given["dtype"] or settings.get("dtype"),
+        weights=given["weights"],
+        sampler=sampler,
+        session=session,
+        threads=given["threads"],
     )
     seconds = time.perf_counter() - started
     show_warnings(session, out)

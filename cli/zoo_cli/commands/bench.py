@@ -77,16 +77,7 @@ def command(reference: str, out: Output, **given: Any) -> None:
     from zoo.runtime.prepare import prepare
 
     prepare(session, reference, request)
-    loaded, load_seconds = load_model(
-        session,
-        reference,
-        out,
-        given["device"],
-        given["dtype"],
-        given["weights"],
-        given["sampler"],
-        given["threads"],
-    )
+    loaded, load_seconds = load_model(session, reference, out, given, given["sampler"])
     timings = []
     with out.progress(f"bench {loaded.reference}", total=len(given["batches"])) as move:
         for timing in measure_batches(loaded, request, given["batches"], given["repeat"]):

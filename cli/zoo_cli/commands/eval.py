@@ -72,16 +72,7 @@ def command(reference: str, out: Output, **given: Any) -> None:
     request = evaluation_request(variant, given["per_class"], given["seed"], how)
     prepare(session, reference, request)
     target = None if given["sheet"] is None else _target(given["sheet"], request.total, given["overwrite"])
-    loaded, _ = load_model(
-        session,
-        reference,
-        out,
-        given["device"],
-        given["dtype"],
-        given["weights"],
-        given["sampler"],
-        given["threads"],
-    )
+    loaded, _ = load_model(session, reference, out, given, given["sampler"])
     with sampling_progress(out, loaded.reference, request.total, loaded.batch_size(request)) as progress:
         evaluation = evaluate(
             loaded,

@@ -161,16 +161,8 @@ class _Runner:
         if key not in self._loaded:
             # One at a time: the pictures of several models may be replayed, but not all models held.
             self._loaded.clear()
-            self._loaded[key], _ = load_model(
-                self._session,
-                made.reference,
-                self._out,
-                device,
-                dtype,
-                weights,
-                made.sampler,
-                self._given["threads"],
-            )
+            given = {**self._given, "device": device, "dtype": dtype, "weights": weights}
+            self._loaded[key], _ = load_model(self._session, made.reference, self._out, given, made.sampler)
         return self._loaded[key]
 
     def _same_device(self, name: str) -> str | None:

@@ -101,16 +101,7 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
         overwrite=given["overwrite"],
         metadata=not given["no_metadata"],
     )
-    loaded, load_seconds = load_model(
-        session,
-        name,
-        out,
-        given["device"],
-        given["dtype"],
-        given["weights"],
-        request.sampler,
-        given["threads"],
-    )
+    loaded, load_seconds = load_model(session, name, out, given, request.sampler)
     run = Run(loaded, request, target, out, grid=given["grid"])
     started = time.perf_counter()
     try:
