@@ -1,7 +1,7 @@
 """Where more CPU threads pay: sampling time on one thread against all, by batch size.
 
 Runs alternate between one thread and all within one process; a row is the median of `--rounds` ratios. The
-constant `SINGLE_THREAD_WORK` in zoo/runtime/threads.py weighs them against such figures on a busy machine.
+constants in zoo/runtime/threads.py weigh them against such figures on a busy machine.
 
     python benchmarks/threads.py tarflow:shapes --batches 1 4 16 64
 """
@@ -32,7 +32,7 @@ def seconds(loaded: LoadedModel, batch_size: int, count: int) -> float:
 def measure(loaded: LoadedModel, batch_size: int, most: int, rounds: int) -> dict[str, float]:
     """Median seconds on one thread and on `most`, and the median of their ratios."""
     # The rule under test must not choose for us.
-    threads.SINGLE_THREAD_WORK = 0
+    threads.SINGLE_THREAD_WORK = threads.TWO_THREAD_WORK = 0
     pairs = [(seconds(loaded, batch_size, 1), seconds(loaded, batch_size, most)) for _ in range(rounds + 1)]
     ones, alls = zip(*pairs[1:], strict=True)
     return {

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from zoo.cards import Variant
 from zoo.io.request import Request
+from zoo.nn.products import LAYOUTS
 from zoo.runtime.loading import assign, build_meta, convert_tensors
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import RecordedNoise
@@ -79,10 +80,12 @@ def loaded_case(
 
 
 class TarFlowAdapter:
-    """Operations of the TarFlow cases, as case.json names them."""
+    """Operations of the TarFlow cases, as case.json names them; `options` are the sampler's, beside theirs."""
 
-    def __init__(self, case: GoldenCase, session: Session) -> None:
-        self.case = case
+    layouts = LAYOUTS
+
+    def __init__(self, case: GoldenCase, session: Session, **options: Any) -> None:
+        self.case, self.options = case, options
         self.loaded = loaded_case(case, session, "tarflow", "tarflow", "apple-tarflow")
 
     def __call__(self) -> Outputs:
@@ -183,12 +186,12 @@ class TarFlowAdapter:
                 states.append(preview)
 
         noise = RecordedNoise({"latents": latents})
-        built = self.loaded.options(Request(options=options))
+        built = self.loaded.options(Request(options={**options, **self.options}))
         artifacts = self.loaded.draw(batch, built, noise, on_step)
         return states, torch.stack([artifact.pixels for artifact in artifacts])
 
 
-ADAPTERS: dict[str, Callable[[GoldenCase, Session], Callable[[], Outputs]]] = {"tarflow": TarFlowAdapter}
+ADAPTERS: dict[str, Callable[..., Callable[[], Outputs]]] = {"tarflow": TarFlowAdapter}
 
 #: (method, converter) of the manifests; the card's variants are matched by configuration.
 MANIFEST_CONVERTERS = {"tarflow": "apple-tarflow"}

@@ -14,6 +14,7 @@ import torch
 from golden_adapters import ADAPTERS, MANIFEST_CONVERTERS, GoldenCase
 
 from zoo.cards import Card, Variant
+from zoo.nn.products import LAYOUTS
 from zoo.registry import resolve
 from zoo.runtime.loading import build_meta, check_tensors, parameter_count
 from zoo.session import Session
@@ -42,12 +43,12 @@ def session() -> Session:
     return Session()
 
 
-def check_case(case: GoldenCase, session: Session) -> list[str]:
+def check_case(case: GoldenCase, session: Session, **options: Any) -> list[str]:
     """Every output that the case expects, compared; a list of what differs or was not computed."""
     method = case.facts["method"]
     if method not in ADAPTERS:
         pytest.skip(f"method {method} is not supported yet")
-    computed = dict(ADAPTERS[method](case, session)())
+    computed = dict(ADAPTERS[method](case, session, **options)())
     problems = []
     for name in case.facts["outputs"]:
         if name.startswith("quirk_"):
@@ -66,6 +67,16 @@ def check_case(case: GoldenCase, session: Session) -> list[str]:
 
 def test_case_agrees_with_the_authors_code(case_folder: Path, session: Session) -> None:
     problems = check_case(GoldenCase(case_folder), session)
+    assert not problems, "\n".join(problems)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_case_agrees_in_every_layout_of_the_weights(case_folder: Path, session: Session, layout: str) -> None:
+    case = GoldenCase(case_folder)
+    adapter = ADAPTERS.get(case.facts["method"])
+    if layout not in getattr(adapter, "layouts", ()):
+        pytest.skip("the sampler has one layout")
+    problems = check_case(case, session, layout=layout)
     assert not problems, "\n".join(problems)
 
 

@@ -192,7 +192,7 @@ def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
     weights = human_bytes(weight_bytes(loaded.model, loaded.dtype))
     free = human_bytes(available_memory(loaded.device))
     out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
-    out.detail(f"memory: weights {weights}, free {free}; threads: {loaded.threads_for(1)}")
+    out.detail(f"memory: weights {weights}, free {free}")
 
 
 @contextmanager

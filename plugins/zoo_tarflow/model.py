@@ -177,10 +177,12 @@ class TarFlow(nn.Module):
         self.prior_variance.lerp_(z.detach().square().mean(dim=0), rate)
 
     def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
-        """Bytes beside the weights: the guided key-value cache, or the activations of the denoising step."""
+        """Bytes beside the weights: what guided decoding holds, or the activations of the denoising step."""
         c = self.config
         per_layer = batch_size * c.tokens * c.channels
-        cache = 2 * 2 * c.layers_per_block * per_layer * dtype.itemsize
+        # Keys and values of both branches, float32 on a CPU; and one block's weights in another layout.
+        cache = 2 * 2 * c.layers_per_block * per_layer * 4
+        cache += sum(p.numel() for p in self.blocks[0].parameters()) * 4
         activations = (8 + 2 * c.mlp_expansion) * per_layer * 4 * c.layers_per_block
         attention = batch_size * c.tokens**2 * (c.channels // c.head_dim) * 4 * c.layers_per_block
         return max(cache, activations + attention) + 8 * batch_size * c.tokens * c.features * 4

@@ -11,11 +11,13 @@ from torch.utils.checkpoint import checkpoint
 
 from zoo.errors import InvalidInput
 from zoo.io.artifacts import Image
-from zoo.nn.transformer import KVCache
+from zoo.runtime.decoding.engine import Engine
+from zoo.runtime.decoding.options import DecodingOptions
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
 from zoo.runtime.sampling import Batch, OnStep
-from zoo_tarflow.model import FlowBlock, TarFlow
+from zoo_tarflow.decoder import BlockNetwork, Guidance
+from zoo_tarflow.model import TarFlow
 
 #: Above this many tokens the denoising step recomputes each block's activations rather than keep all.
 RECOMPUTE_TOKENS = 256
@@ -24,7 +26,7 @@ DENOISE_TOKENS = 8192
 
 
 @dataclass(frozen=True)
-class TarFlowOptions:
+class TarFlowOptions(DecodingOptions):
     """Options of the sampler `tarflow`."""
 
     guidance: float = 0.0  #: weight w: conditional + w (conditional - unconditional); 0 is off
@@ -35,6 +37,7 @@ class TarFlowOptions:
     noise_std: float = 0.0  #: noise level the model was trained with, in units of [-1, 1]; 0 skips denoising
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not 0 <= self.guidance < float("inf"):
             raise ValueError(f"guidance is {self.guidance}, expected a number of at least 0")
         if not 0 < self.attention_temperature < float("inf"):
@@ -66,20 +69,23 @@ def invert(
     model: TarFlow, latents: Tensor, labels: Tensor | None, options: TarFlowOptions, on_step: OnStep
 ) -> Tensor:
     """Noise [n, tokens, features] to images [n, c, h, w], blocks last to first."""
-    guided = _guidance_acts(model, labels, options)
-    tokens, blocks = model.config.tokens, len(model.blocks)
-    total = blocks * (tokens - 1)
+    blocks, tokens = list(reversed(model.blocks)), model.config.tokens
+    guidance = Guidance.of(model, labels, options)
     with torch.no_grad():
-        x = latents * model.prior_variance.float().sqrt()
-        caches = _empty_caches(model, len(latents) * (2 if guided else 1))
-    for done, block in enumerate(reversed(model.blocks)):
-        report = _TokenReport(on_step, done * (tokens - 1), total)
-        with torch.inference_mode():
-            inverted = invert_block(block, x, labels, options if guided else None, caches, report)
+        x = (latents * model.prior_variance.float().sqrt()).transpose(0, 1)
+    with torch.inference_mode():
+        rows = len(latents) * guidance.branches
+        engine = Engine(blocks, rows, tokens, options, guidance.query_scale(len(latents), latents.device))
+        network = BlockNetwork(model.config, engine.layers, guidance, latents)
+    steps = len(blocks) * (tokens - 1)
+    for done, block in enumerate(blocks):
+        network.load(block, labels)
+        report = _TokenReport(on_step, done * (tokens - 1), steps)
         # A copy made outside inference mode is an ordinary tensor: the denoising step differentiates it.
-        x = inverted.clone()
-        on_step((done + 1) * (tokens - 1), total, model.unpatchify(x).clone())
-    return model.unpatchify(x)
+        x = engine.invert(network, x, report).clone()
+        on_step((done + 1) * (tokens - 1), steps, model.unpatchify(x.transpose(0, 1)).clone())
+    engine.report()
+    return model.unpatchify(x.transpose(0, 1))
 
 
 @dataclass(frozen=True)
@@ -92,76 +98,6 @@ class _TokenReport:
 
     def __call__(self, token: int) -> None:
         self.on_step(self.before + token, self.total, None)
-
-
-def _guidance_acts(model: TarFlow, labels: Tensor | None, options: TarFlowOptions) -> bool:
-    """Whether the unconditional branch can differ from the conditional one, and is asked for."""
-    conditional = bool(model.config.num_classes) and labels is not None
-    differs = conditional or options.attention_temperature != 1.0
-    return bool(options.guidance and options.guide) and differs
-
-
-def _empty_caches(model: TarFlow, rows: int) -> list[KVCache]:
-    c = model.config
-    weight = model.blocks[0].project_in.weight
-    heads = c.channels // c.head_dim
-    return [KVCache.empty(rows, heads, c.tokens, c.head_dim, weight) for _ in range(c.layers_per_block)]
-
-
-def invert_block(
-    block: FlowBlock,
-    z: Tensor,
-    labels: Tensor | None,
-    guide: TarFlowOptions | None,
-    caches: list[KVCache],
-    report: _TokenReport,
-) -> Tensor:
-    """Undo one block: z [n, tokens, features] -> x of the same shape.
-
-    Conditional and unconditional rows run as one batch; both read the guided tokens.
-    """
-    x = block.in_order(z).clone()
-    position = block.in_order(block.position, 0)
-    n, tokens, _ = x.shape
-    branches = 1 if guide is None else 2
-    vector = _branch_vectors(block, labels, n, branches)
-    query_scale = _query_scale(guide, n, position)
-    for index in range(tokens - 1):
-        token = x[:, index : index + 1].expand(n, 1, -1).repeat(branches, 1, 1)
-        hidden = block.embed(token, position[index : index + 1], vector)
-        for layer, cache in zip(block.layers, caches, strict=True):
-            hidden = layer.step(hidden, cache, index, query_scale)
-        alpha, mu = block.split(block.project_out(hidden[:, 0]).float())
-        if guide is not None:
-            weight = guide.guidance * ((index + 1) / (tokens - 1) if guide.anneal else 1.0)
-            alpha = _guided(alpha, n, weight if "a" in guide.guide else 0.0)
-            mu = _guided(mu, n, weight if "b" in guide.guide else 0.0)
-        x[:, index + 1].mul_(alpha.exp()).add_(mu)
-        report(index + 1)
-    return block.in_order(x)
-
-
-def _branch_vectors(block: FlowBlock, labels: Tensor | None, n: int, branches: int) -> Tensor | None:
-    conditional = block.class_vector(labels)
-    if conditional is None or branches == 1:
-        return conditional
-    null = block.class_vector(None)
-    assert null is not None
-    return torch.cat((conditional.expand(n, -1), null.expand(n, -1)))
-
-
-def _query_scale(guide: TarFlowOptions | None, n: int, like: Tensor) -> Tensor | None:
-    """[rows, 1, 1, 1]: the temperature touches the unconditional rows only."""
-    if guide is None or guide.attention_temperature == 1.0:
-        return None
-    scale = like.new_ones(2 * n, 1, 1, 1)
-    scale[n:] = 1.0 / guide.attention_temperature
-    return scale
-
-
-def _guided(value: Tensor, n: int, weight: float) -> Tensor:
-    conditional, unconditional = value[:n], value[n:]
-    return torch.lerp(unconditional, conditional, 1.0 + weight)
 
 
 def denoise(

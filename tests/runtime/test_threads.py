@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from zoo.runtime.threads import SINGLE_THREAD_WORK, cpu_threads, suitable_threads
+from zoo.runtime.threads import SINGLE_THREAD_WORK, TWO_THREAD_WORK, cpu_threads, suitable_threads
 
 
 @pytest.fixture(autouse=True)
@@ -15,11 +15,17 @@ def three_threads():
         yield
 
 
-def test_small_work_gets_one_thread_and_large_work_all():
-    module = nn.Linear(1000, 1000, bias=False)
-    limit = SINGLE_THREAD_WORK // 1_000_000
-    assert suitable_threads(module, limit - 1, torch.device("cpu")) == 1
-    assert suitable_threads(module, limit, torch.device("cpu")) == 3
+def test_small_work_gets_few_threads_and_large_work_all():
+    module, cpu = nn.Linear(1000, 1000, bias=False), torch.device("cpu")
+    one, two = SINGLE_THREAD_WORK // 1_000_000, TWO_THREAD_WORK // 1_000_000
+    assert suitable_threads(module, one - 1, cpu) == 1
+    assert suitable_threads(module, one, cpu) == suitable_threads(module, two - 1, cpu) == 2
+    assert suitable_threads(module, two, cpu) == 3
+
+
+def test_never_more_threads_than_torch_is_set_to():
+    with cpu_threads(1):
+        assert suitable_threads(nn.Linear(1000, 1000), 100, torch.device("cpu")) == 1
 
 
 def test_other_devices_are_left_alone():

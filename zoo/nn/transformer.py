@@ -1,11 +1,6 @@
-"""Pre-norm causal transformer layers that run over a whole sequence or one token at a time.
-
-One-token steps read and write a `KVCache` that is allocated once for a whole generation.
-"""
+"""Pre-norm causal transformer layers over whole sequences; `zoo.nn.decoding` runs them token by token."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +16,6 @@ def _explicit_causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
     weights = logits.masked_fill(future, float("-inf")).softmax(-1)
     return torch.matmul(weights.to(v.dtype), v)
-
-
-@dataclass(frozen=True)
-class KVCache:
-    """Keys and values of one layer, [batch, heads, capacity, head_dim] each."""
-
-    keys: Tensor
-    values: Tensor
-
-    @classmethod
-    def empty(cls, batch: int, heads: int, capacity: int, head_dim: int, like: Tensor) -> KVCache:
-        """Allocate on the device and in the dtype of `like`; the content is undefined until written."""
-        shape = (batch, heads, capacity, head_dim)
-        return cls(like.new_empty(shape), like.new_empty(shape))
 
 
 class CausalSelfAttention(nn.Module):
@@ -70,19 +51,6 @@ class CausalSelfAttention(nn.Module):
             return self._merge(_explicit_causal_attention(q, k, v))
         return self._merge(F.scaled_dot_product_attention(q, k, v, is_causal=True))
 
-    def step(self, x: Tensor, cache: KVCache, position: int, query_scale: Tensor | None) -> Tensor:
-        """One token [n, 1, channels] at `position`; its key and value are written to the cache.
-
-        `query_scale` [n, 1, 1, 1] multiplies the attention logits of each row (the inverse temperature).
-        """
-        q, k, v = self._heads(x)
-        if query_scale is not None:
-            q = q * query_scale
-        cache.keys[:, :, position : position + 1] = k
-        cache.values[:, :, position : position + 1] = v
-        keys, values = cache.keys[:, :, : position + 1], cache.values[:, :, : position + 1]
-        return self._merge(F.scaled_dot_product_attention(q, keys, values))
-
 
 class FeedForward(nn.Module):
     """Norm, expansion, exact GELU, contraction."""
@@ -108,9 +76,4 @@ class TransformerLayer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.attention(x)
-        return torch.add(x, self.feedforward(x))
-
-    def step(self, x: Tensor, cache: KVCache, position: int, query_scale: Tensor | None = None) -> Tensor:
-        """One token, see `CausalSelfAttention.step`."""
-        x = x + self.attention.step(x, cache, position, query_scale)
         return torch.add(x, self.feedforward(x))

@@ -7,10 +7,11 @@ plugins that agree on them.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @runtime_checkable
@@ -28,11 +29,15 @@ class Likelihood(Protocol):
 
 @runtime_checkable
 class AutoregressiveFlow(Protocol):
-    """`autoregressive-flow`: an invertible map whose inverse runs token by token.
+    """`autoregressive-flow`: an invertible map whose inverse runs token by token, block after block.
 
-    `invert(latents, ...)` takes noise [n, tokens, features] to images [n, c, h, w] and `latent_shape` is
-    (tokens, features).
+    Samplers invert it with `zoo.runtime.decoding.engine.Engine`.
     """
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """The blocks in the order of the forward map, all of one shape."""
+        ...
 
     @property
     def latent_shape(self) -> tuple[int, int]:

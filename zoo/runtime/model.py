@@ -18,7 +18,7 @@ from zoo.io.artifacts import Artifact, Provenance
 from zoo.io.request import Request
 from zoo.registry import Architecture, Sampler, resolve
 from zoo.runtime import devices, memory
-from zoo.runtime.capabilities import Likelihood
+from zoo.runtime.capabilities import AutoregressiveFlow, Likelihood
 from zoo.runtime.conditioning import class_id
 from zoo.runtime.loading import assign, build_meta, convert_tensors, needs_conversion, read_tensors
 from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_failed, sampler_options
@@ -224,7 +224,7 @@ def load(
     request = devices.DeviceRequest(name, memory.weight_bytes(module, torch.float32))
     chosen = device or session.plugins.first("choose_device", request=request) or devices.core_device()
     place = devices.checked_device(chosen)
-    number_format = devices.checked_dtype(dtype) if dtype else devices.default_dtype(variant.dtype, place)
+    number_format = devices.checked_dtype(dtype) if dtype else _default_dtype(module, variant, place)
     paths = locate(card, variant, Path(weights) if weights is not None else None)
     memory.check_weights_fit(module, name, place, number_format)
     tensors = _tensors(session, card, variant, module, paths["model"])
@@ -234,6 +234,12 @@ def load(
     return LoadedModel(
         card, variant, architecture, {"model": module}, place, number_format, identity, session, threads
     )
+
+
+def _default_dtype(module: nn.Module, variant: Variant, place: torch.device) -> torch.dtype:
+    blocks = module.blocks if isinstance(module, AutoregressiveFlow) else ()
+    heaviest = max((memory.weight_bytes(block, torch.float32) for block in blocks), default=0)
+    return devices.default_dtype(variant.dtype, place, heaviest)
 
 
 def _tensors(

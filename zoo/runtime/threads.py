@@ -12,19 +12,24 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-#: Parameters times samples below which one thread is used. `benchmarks/threads.py` measures the price: on
-#: four quiet cores, four threads draw 64 samples of `tarflow:shapes` 2.1 times as fast as one. Why it is
-#: paid: with two of the cores busy, three rounds of batches of 4, 16 and 64 did not end in two minutes.
-SINGLE_THREAD_WORK = 256_000_000
+#: Parameters times samples below which one thread is used: more gain little or nothing there.
+SINGLE_THREAD_WORK = 64_000_000
+
+#: Parameters times samples below which two threads are used. `benchmarks/threads.py` measures the price: on
+#: four quiet cores four would be faster. Why it is paid: with two of the cores busy, four threads were more
+#: than ten times slower than one, and two were not slower.
+TWO_THREAD_WORK = 256_000_000
 
 
 def suitable_threads(module: nn.Module, batch_size: int, device: torch.device) -> int:
-    """Threads for a batch: one for little work on the CPU, else what torch is set to."""
+    """Threads for a batch: one or two for little work on the CPU, else what torch is set to."""
     allowed = torch.get_num_threads()
     if device.type != "cpu":
         return allowed
     work = batch_size * sum(parameter.numel() for parameter in module.parameters())
-    return 1 if work < SINGLE_THREAD_WORK else allowed
+    if work < SINGLE_THREAD_WORK:
+        return 1
+    return min(2, allowed) if work < TWO_THREAD_WORK else allowed
 
 
 @contextmanager

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact, Image, Provenance
     from zoo.io.request import Request
     from zoo.runtime.model import LoadedModel
+    from zoo.runtime.reports import Decoding
     from zoo_cli.destination import Destination
 
 
@@ -125,6 +126,7 @@ class Run:
     grid: bool
     outputs: list[dict[str, Any]] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
+    decodings: list[Decoding] = field(default_factory=list)
     sheet: Path | None = None
     interrupted: bool = False
 
@@ -135,12 +137,28 @@ class Run:
 
     def draw(self) -> None:
         """Draw every sample and write it as soon as its batch is finished."""
+        from zoo.runtime.reports import collecting
+
         total, size = self.request.total, self.loaded.batch_size(self.request)
-        self.out.detail(f"drawing {total} in batches of {size}")
-        with sampling_progress(self.out, self.loaded.reference, total, size) as progress:
+        threads = self.loaded.threads_for(size)
+        self.out.detail(f"drawing {total} in batches of {size}; threads: {threads}")
+        with (
+            sampling_progress(self.out, self.loaded.reference, total, size) as progress,
+            collecting() as findings,
+        ):
             for artifact in self.loaded.sample(self.request, progress.on_step):
                 self._keep(artifact)
                 progress.finished(len(self.outputs))
+                self._tell_decodings(findings)
+
+    def _tell_decodings(self, findings: list[object]) -> None:
+        from zoo.runtime.reports import Decoding
+
+        for finding in findings:
+            if isinstance(finding, Decoding):
+                self.decodings.append(finding)
+                self.out.detail(_decoding_text(finding))
+        findings.clear()
 
     def _keep(self, artifact: Artifact) -> None:
         made = artifact.provenance
@@ -180,6 +198,25 @@ class Run:
             sys.stdout.flush()
 
 
+def _decoding_text(made: Decoding) -> str:
+    graphs = ", CUDA graphs" if made.graphs else ""
+    text = f"decoding: {made.decode}, {made.layout} {made.dtype} weights, {made.rows} rows{graphs}"
+    if made.residual is None:
+        return f"{text}, {made.passes} passes"
+    gave_way = f", {made.gave_way} of {len(made.blocks)} blocks finished token by token"
+    return (
+        f"{text}, {made.passes} passes for {made.tokens} tokens, "
+        f"error estimate {made.residual:.1e}{gave_way if made.gave_way else ''}"
+    )
+
+
+def _decoding_entry(made: Decoding) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    totals = {"passes": made.passes, "tokens": made.tokens, "residual": made.residual}
+    return {**asdict(made), **totals}
+
+
 def _image(artifact: Artifact) -> Image:
     from zoo.io.artifacts import Image
 
@@ -214,6 +251,7 @@ def _report(run: Run, seconds: float, load_seconds: float) -> int:
         "seconds": round(seconds, 3),
         "load_seconds": round(load_seconds, 3),
         "outputs": run.outputs,
+        "decoding": [_decoding_entry(made) for made in run.decodings],
         "grid": None if run.sheet is None else str(run.sheet),
         "interrupted": run.interrupted,
     }

@@ -1,0 +1,1 @@
+"""The sampling engine of autoregressive flows: exact and parallel inversion, block by block."""

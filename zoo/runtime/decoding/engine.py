@@ -1,0 +1,153 @@
+"""Inverts an autoregressive flow block by block: the exact loop, CUDA graphs, or parallel decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from zoo.nn.decoding import DecodingLayers
+from zoo.runtime import reports
+from zoo.runtime.decoding import jacobi, sequential
+from zoo.runtime.decoding.graphs import GraphedSteps
+from zoo.runtime.decoding.network import BlockNetwork
+from zoo.runtime.decoding.options import DecodingOptions
+from zoo.runtime.decoding.plan import choose
+from zoo.runtime.decoding.sequential import DeviceSteps, OnToken
+from zoo.runtime.devices import dtype_name
+
+
+class FlowBlock(Protocol):
+    """A block of an autoregressive flow, as far as the engine knows it; blocks of a flow have one shape."""
+
+    layers: Any  #: `TransformerLayer`s
+
+    def parameters(self) -> Any:
+        """As of `nn.Module`."""
+        ...
+
+    def in_order(self, sequence: Tensor, dim: int) -> Tensor:
+        """A sequence in the block's own reading direction, and back."""
+        ...
+
+
+def block_bytes(blocks: Sequence[FlowBlock]) -> int:
+    """Bytes of the largest block's parameters."""
+    return max(sum(_bytes(p) for p in block.parameters()) for block in blocks)
+
+
+def _bytes(parameter: nn.Parameter) -> int:
+    return parameter.numel() * parameter.element_size()
+
+
+class Engine:
+    """The inversion of one batch; `rows` is its size, twice where both branches of guidance run.
+
+    `blocks` are those of the flow in the order of sampling, `layers` what its networks run on. `query_scale`
+    multiplies the attention logits of all rows, or of each ([rows]).
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[FlowBlock],
+        rows: int,
+        tokens: int,
+        options: DecodingOptions,
+        query_scale: Tensor | float = 1.0,
+    ) -> None:
+        self._blocks, self._options, self._tokens = blocks, options, tokens
+        weight = next(iter(blocks[0].parameters()))
+        heaviest = block_bytes(blocks)
+        self.device = weight.device
+        self.plan = choose(
+            self.device,
+            rows,
+            weight.dtype,
+            heaviest,
+            heaviest * len(blocks),
+            options.layout,
+            parallel=options.decode == "jacobi",
+        )
+        self.layers = DecodingLayers(
+            blocks[0].layers, rows, tokens, self.plan.make, self.plan.cache_dtype, query_scale
+        )
+        self._steps: DeviceSteps | None = None
+        self._done: list[reports.BlockDecoding] = []
+        self._reads = 0
+
+    @torch.inference_mode()
+    def invert(self, network: BlockNetwork, x: Tensor, on_token: OnToken) -> Tensor:
+        """Undo the next block: latents x [tokens, n, features] to tokens of the same shape.
+
+        The network has the block's weights; x keeps its content.
+        """
+        number = len(self._done)
+        block = self._blocks[number]
+        ordered = block.in_order(x, 0)
+        ordered = ordered.clone() if ordered is x else ordered
+        decoded = self._decode(network, ordered, number, on_token)
+        return block.in_order(decoded, 0)
+
+    def _decode(self, network: BlockNetwork, x: Tensor, number: int, on_token: OnToken) -> Tensor:
+        count = len(x) - 1
+        outcome = jacobi.Outcome(count, count)
+        if self._options.decode == "jacobi":
+            outcome = jacobi.decode(network, x, self._settings(number), on_token)
+        elif self.plan.graphs:
+            x = self._device_steps(network, x).decode(x, on_token)
+        else:
+            sequential.decode(network, x, 0, on_token)
+        self._reads += outcome.reads
+        self._done.append(
+            reports.BlockDecoding(
+                block=number,
+                decode=self._options.decode,
+                tokens=count,
+                passes=outcome.passes,
+                sequential_from=outcome.sequential_from,
+                residual=outcome.residual,
+            )
+        )
+        return x
+
+    def _settings(self, number: int) -> jacobi.Settings:
+        limits = self._options.limit
+        limit = limits[min(number, len(limits) - 1)] if limits else None
+        return jacobi.Settings(self._options.tolerance, self._options.window, limit)
+
+    def _device_steps(self, network: BlockNetwork, x: Tensor) -> DeviceSteps:
+        if self._steps is None:
+            n, features = x.shape[1:]
+            self._steps = GraphedSteps(network, (len(x), n, features), x.device)
+        return self._steps
+
+    def report(self) -> None:
+        """Tell `zoo.runtime.reports` how the blocks were inverted and what that took at least."""
+        layers, plan = self.layers, self.plan
+        reports.report(
+            reports.Decoding(
+                decode=self._options.decode,
+                rows=layers.rows,
+                layout=plan.layout,
+                dtype=dtype_name(plan.dtype),
+                graphs=plan.graphs,
+                blocks=tuple(self._done),
+            )
+        )
+        reports.report(self._work())
+
+    def _work(self) -> reports.Work:
+        layers, blocks = self.layers, len(self._done)
+        weights = sum(p.numel() for layer in self._blocks[0].layers for p in layer.parameters())
+        depth, passes = len(self._blocks[0].layers), sum(block.passes for block in self._done)
+        # A token attends to half of the sequence on average; keys and values are read once for each read
+        # token.
+        entries = self._reads * layers.rows * layers.width * (self._tokens + 1) // 2 * depth
+        return reports.Work(
+            stage="decoding",
+            bytes=passes * weights * self.plan.dtype.itemsize + 2 * entries * self.plan.cache_dtype.itemsize,
+            flops=2 * self._reads * layers.rows * weights + 4 * entries,
+            working_set=weights * self.plan.dtype.itemsize if blocks else 0,
+        )

@@ -1,0 +1,109 @@
+"""How a batch is decoded on this machine: layout and number format of the weights, graphs, caches.
+
+The rule, from `benchmarks/tarflow_sampling.py` and the products that it is made of:
+
+- GPU: weights as they are, replayed as CUDA graphs on CUDA.
+- CPU with oneDNN: `packed`; but a single float32 row, with a block's weights in the last-level cache, is
+  `transposed`.
+- CPU without oneDNN: 2 to 6 float32 rows with a block's weights beyond the cache are `columns`, a single
+  float32 row `transposed`, all else `rows`.
+- Weights are computed with in the format they were loaded in, but on a CPU never in float16, nor in bfloat16
+  where the CPU lacks instructions for it: these are many times slower there than float32.
+- Keys and values are float32 on a CPU (half formats are slower there) and have the weights' format elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import cast
+
+import torch
+from torch import nn
+
+from zoo.nn.products import Layout, Product, RowProduct, can_pack, product
+from zoo.runtime.devices import last_level_cache, native_bfloat16
+
+#: Copies of weights in another layout are kept between runs up to this size of all weights together; larger
+#: models are laid out block by block, which costs little against decoding a block of such size.
+KEEP_BYTES = 256 * 2**20
+
+#: Rows for which a product by columns reads weights faster than one by rows.
+COLUMN_ROWS = range(2, 7)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What `choose` decided."""
+
+    layout: Layout
+    dtype: torch.dtype  #: number format of the weights in products
+    cache_dtype: torch.dtype  #: number format of keys and values
+    graphs: bool  #: replay steps as CUDA graphs
+    keep: bool  #: keep the weights' copies for the next run
+
+    def make(self, linear: nn.Linear, replaced: Product | None) -> Product:
+        """The product of a linear; with graphs in the memory of the one it replaces."""
+        if not self.graphs:
+            return product(linear, self.layout, self.dtype, self.keep)
+        if isinstance(replaced, RowProduct):
+            replaced.load(linear)
+            return replaced
+        return RowProduct(linear, self.dtype, fixed=True)
+
+
+def choose(
+    device: torch.device,
+    rows: int,
+    dtype: torch.dtype,
+    block_bytes: int,
+    model_bytes: int,
+    layout: str = "auto",
+    parallel: bool = False,
+) -> Plan:
+    """The plan for `rows` rows of a model whose largest block and whole weigh so many bytes in `dtype`.
+
+    `parallel` decoding has spans of changing length, which no graph is captured for.
+    """
+    number_format = _computable(dtype, device)
+    chosen = (
+        _layout(device, rows, number_format, block_bytes) if layout == "auto" else _possible(layout, device)
+    )
+    graphs = device.type == "cuda" and chosen == "rows" and not parallel
+    return Plan(
+        layout=chosen,
+        dtype=number_format,
+        cache_dtype=torch.float32 if device.type == "cpu" else number_format,
+        graphs=graphs,
+        # The layout `rows` in the format of the weights is no copy.
+        keep=chosen != "rows" and model_bytes <= KEEP_BYTES,
+    )
+
+
+def _layout(device: torch.device, rows: int, dtype: torch.dtype, block_bytes: int) -> Layout:
+    if device.type != "cpu":
+        return "rows"
+    cached, single = block_bytes <= last_level_cache(), dtype == torch.float32
+    if single and rows == 1 and (cached or not packs()):
+        return "transposed"
+    if packs():
+        return "packed"
+    return "columns" if single and rows in COLUMN_ROWS and not cached else "rows"
+
+
+def _possible(layout: str, device: torch.device) -> Layout:
+    if layout == "packed" and (device.type != "cpu" or not packs()):
+        return "rows"
+    return cast(Layout, layout)
+
+
+def _computable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    if device.type != "cpu" or dtype == torch.float32:
+        return dtype
+    return dtype if dtype == torch.bfloat16 and native_bfloat16() else torch.float32
+
+
+@cache
+def packs() -> bool:
+    """Whether weights can be packed here; asked once."""
+    return can_pack()
