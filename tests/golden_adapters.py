@@ -80,7 +80,7 @@ def loaded_case(
 
 
 class TarFlowAdapter:
-    """Operations of the TarFlow cases, as case.json names them; `options` are the sampler's, beside theirs."""
+    """Operations of the TarFlow cases, as case.json names them; `options` go to the sampler beside theirs."""
 
     layouts = LAYOUTS
 

@@ -149,8 +149,9 @@ class DecodingLayers:
         self._make = make
         shape = (2, rows, self.heads, tokens, self.head_dim)
         device = first.qkv.weight.device
+        # Zeros: what is masked must still be a number, since nothing times NaN is NaN.
         self._layers = [
-            _Layer(torch.empty(shape, dtype=cache_dtype, device=device), self.width) for _ in layers
+            _Layer(torch.zeros(shape, dtype=cache_dtype, device=device), self.width) for _ in layers
         ]
         scale = torch.as_tensor(query_scale, dtype=torch.float32, device=device)
         #: [rows or 1, 1, 1]; float32 with dimensions of its own, so that the product with it is float32.
