@@ -8,7 +8,7 @@ from typing import Literal
 import pytest
 
 from zoo.errors import InvalidInput
-from zoo.runtime.options import build_options
+from zoo.runtime.options import build_options, changed_options
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,13 @@ class Options:
 
 def build(*layers):
     return build_options(Options, "demo", *layers)
+
+
+def test_options_at_their_defaults_are_not_told():
+    assert changed_options(build({"steps": 20, "note": "card"}, {"anneal": "yes"})) == {
+        "anneal": True,
+        "note": "card",
+    }
 
 
 def test_later_layers_win():

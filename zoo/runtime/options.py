@@ -33,6 +33,12 @@ def build_options(kind: Any, sampler: str, *layers: Mapping[str, Any]) -> Any:
         raise InvalidInput(f"sampler '{sampler}': {error}") from error
 
 
+def changed_options(options: Any) -> dict[str, Any]:
+    """The fields of an options dataclass that are not at their defaults, in order."""
+    values = {field: getattr(options, field.name) for field in dataclasses.fields(options)}
+    return {field.name: value for field, value in values.items() if value != field.default}
+
+
 def _read(hint: Any, value: Any, name: str) -> Any:
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

@@ -23,6 +23,7 @@ from zoo.io.request import Request
 from zoo.runtime import devices
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import BatchNoise
+from zoo.runtime.options import changed_options
 from zoo.runtime.sampling import OnStep
 from zoo.runtime.threads import cpu_threads
 from zoo.session import Session
@@ -64,6 +65,7 @@ class Evaluation:
     weights: str
     sampler: str
     options: Mapping[str, Any]
+    changed: Mapping[str, Any]  #: the options that are not at the sampler's own defaults
     device: str
     dtype: str
     seed: int
@@ -81,7 +83,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; the pictures are left out."""
         values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "images"}
-        values["options"] = dict(self.options)
+        values["options"], values["changed"] = dict(self.options), dict(self.changed)
         values["classes"] = [{**dataclasses.asdict(c), "accuracy": c.accuracy} for c in self.classes]
         values["failures"] = [{"prompt": prompt, "seed": seed} for prompt, seed in self.failures]
         return values
@@ -160,6 +162,7 @@ def evaluate(
         weights=loaded.weights,
         sampler=sampler.name,
         options=dataclasses.asdict(options),
+        changed=changed_options(options),
         device=str(loaded.device),
         dtype=devices.dtype_name(loaded.dtype),
         seed=seed,

@@ -128,7 +128,7 @@ def _print(evaluation: Evaluation, path: Path | None, failures: bool, out: Outpu
 def _rows(evaluation: Evaluation) -> list[tuple[str, str]]:
     total = evaluation.per_class * len(evaluation.classes)
     right = sum(score.correct for score in evaluation.classes)
-    options = ", ".join(f"{name}={value}" for name, value in evaluation.options.items())
+    options = ", ".join(f"{name}={value}" for name, value in evaluation.changed.items())
     rows = [
         ("model", evaluation.reference),
         (
