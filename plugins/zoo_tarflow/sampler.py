@@ -15,6 +15,7 @@ from zoo.runtime.decoding.engine import Engine
 from zoo.runtime.decoding.options import DecodingOptions
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
+from zoo.runtime.reports import Work, report
 from zoo.runtime.sampling import Batch, OnStep
 from zoo_tarflow.decoder import BlockNetwork, Guidance
 from zoo_tarflow.model import TarFlow
@@ -80,9 +81,9 @@ def invert(
     steps = len(blocks) * (tokens - 1)
     for done, block in enumerate(blocks):
         network.load(block, labels)
-        report = _TokenReport(on_step, done * (tokens - 1), steps)
+        on_token = _TokenReport(on_step, done * (tokens - 1), steps)
         # A copy made outside inference mode is an ordinary tensor: the denoising step differentiates it.
-        x = engine.invert(network, x, report).clone()
+        x = engine.invert(network, x, on_token).clone()
         on_step((done + 1) * (tokens - 1), steps, model.unpatchify(x.transpose(0, 1)).clone())
     engine.report()
     return model.unpatchify(x.transpose(0, 1))
@@ -113,11 +114,26 @@ def denoise(
 def score(model: TarFlow, images: Tensor, labels: Tensor | None) -> Tensor:
     """grad log p of each image [n, c, h, w], under the standard normal prior."""
     size = max(1, DENOISE_TOKENS // model.config.tokens)
+    report(_score_work(model, len(images), size))
     pieces = []
     for start in range(0, len(images), size):
         chosen = None if labels is None else labels[start : start + size]
         pieces.append(_score_chunk(model, images[start : start + size], chosen))
     return torch.cat(pieces)
+
+
+def _score_work(model: TarFlow, n: int, chunk: int) -> Work:
+    c, weights = model.config, sum(parameter.numel() for parameter in model.parameters())
+    # Forward, and backward to the inputs; the forward pass twice where activations are not kept.
+    passes = 3 if c.tokens > RECOMPUTE_TOKENS else 2
+    attention = 2 * c.num_blocks * c.layers_per_block * c.channels * c.tokens**2
+    read = weights * model.prior_variance.element_size()
+    return Work(
+        stage="denoising",
+        bytes=passes * read * -(-n // chunk),
+        flops=passes * n * (2 * weights * c.tokens + attention),
+        working_set=read,
+    )
 
 
 def _score_chunk(model: TarFlow, images: Tensor, labels: Tensor | None) -> Tensor:

@@ -103,7 +103,7 @@ class Machine:
 
     def buffer_size(self, working_set: int) -> int:
         """Bytes of the buffer that stands for a working set: the nearest power of two within limits."""
-        nearest = 2 ** round(math.log2(max(1, working_set)))
+        nearest = 1 << round(math.log2(max(1, working_set)))
         smallest = SMALLEST_GPU_BUFFER if self.device.type == "cuda" else SMALLEST_BUFFER
         return max(smallest, min(nearest, LARGEST_BUFFER))
 

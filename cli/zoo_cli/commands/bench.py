@@ -1,4 +1,4 @@
-"""`zoo bench`: measure loading, sampling speed and memory on this machine."""
+"""`zoo bench`: measure loading, sampling speed, memory, errors and the share of the roofline here."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo_cli.arguments import reference_argument
+from zoo_cli.bench_report import as_document, print_report, quiet_values
 from zoo_cli.output import Output, output_options
 from zoo_cli.running import (
     Count,
@@ -15,11 +16,18 @@ from zoo_cli.running import (
     load_model,
     sampler_options,
     show_warnings,
-    where,
 )
 
 if TYPE_CHECKING:
-    from zoo.runtime.benchmark import BatchTiming
+    from pathlib import Path
+
+    from zoo.io.plotting import Line
+    from zoo.io.request import Request
+    from zoo.runtime.benchmark import Report, Setup
+    from zoo.session import Session
+
+#: Runs of an entry where --repeat is not given, and the seconds that they may take together.
+_REPEAT, _PATIENCE = 3, 10.0
 
 
 class Sizes(click.ParamType):  # type: ignore[type-arg]
@@ -38,28 +46,64 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]
         return tuple(int(part) for part in parts)
 
 
+class Names(click.ParamType):  # type: ignore[type-arg]
+    """Names with commas between them, each once."""
+
+    name = "names"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        parts = tuple(dict.fromkeys(part.strip() for part in value.split(",")))
+        if not all(parts):
+            self.fail(f"'{value}' is not a list of names with commas between them.", param, ctx)
+        return parts
+
+
 @click.command("bench")
 @reference_argument()
 @click.option("--batches", type=Sizes(), default="1,4,16", help="Batch sizes to measure (default 1,4,16).")
 @click.option(
-    "--repeat", type=Count(), default=3, help="Runs whose median counts (default 3), after a warm-up."
+    "--repeat",
+    type=Count(),
+    help="Runs whose median counts, after a warm-up. By default 3, fewer where they would take longer than "
+    "10 s together, at least 1.",
 )
+@click.option(
+    "--dtypes",
+    type=Names(),
+    help="Number formats to measure; by default the model's, float32, and bfloat16 where the device computes "
+    "in it.",
+)
+@click.option("--decode", type=Names(), help="Decode modes to measure; by default all that the sampler has.")
+@click.option("--plot", metavar="FILE", help="Plot speed over batch size: .png, .svg or .pdf.")
+@click.option("--overwrite", is_flag=True, help="Replace an existing plot.")
 @condition_options
 @sampler_options
 @device_options
 @output_options
 def command(reference: str, out: Output, **given: Any) -> None:
-    """Measure loading, sampling speed and memory.
+    """Measure loading, sampling speed, memory and errors.
 
-    Every batch size runs once to warm up and then --repeat times; medians are shown. Memory is the process's
-    largest resident size, or what was allocated on the CUDA device.
+    Every dtype, decode mode and batch size runs once to warm up and then --repeat times; medians are shown.
+    Memory is the process's largest resident size, or what was allocated on the CUDA device, with the first
+    dtype.
+
+    Errors are the largest difference of a pixel, in [0, 1], from the exact path with the same seeds: float32,
+    decoded token by token, weights as they are stored. The roofline share compares with the time that the
+    work takes at least on this machine, at the memory bandwidth and the matmul rate that are measured with
+    it.
 
     \b
     zoo bench tarflow:shapes --batches 1,8,64 --json
+    zoo bench tarflow:shapes --decode sequential --plot speed.png
     """
     from zoo.io.request import Request
     from zoo.session import Session
 
+    _check_choices(given)
     session = Session()
     request = Request(
         prompts=given["prompts"],
@@ -71,72 +115,85 @@ def command(reference: str, out: Output, **given: Any) -> None:
         options=dict(given["options"]),
     )
     session.resolve(reference)
+    plot = None if given["plot"] is None else _plot_path(given["plot"], given["overwrite"])
+    report = _measure(session, reference, _setup(session, reference, request, given), out, given)
+    lines = [] if plot is None else _lines(report)
+    document = {**as_document(report), "plot": str(plot) if lines else None}
+    out.result(document, lambda: print_report(report, out), quiet_values(report))
+    # After the figures: a disk that is full must not cost them.
+    if plot is not None:
+        _draw(report, lines, plot, given["overwrite"], out)
 
-    from zoo.runtime.benchmark import measure_batches, peak_memory
-    from zoo.runtime.devices import dtype_name
+
+def _check_choices(given: dict[str, Any]) -> None:
+    if given["dtype"] and given["dtypes"]:
+        raise click.UsageError("--dtype chooses one number format and --dtypes several: give one of them.")
+    if given["decode"] and any(name.strip() == "decode" for name, _ in given["options"]):
+        raise click.UsageError("--decode and -O decode choose the same thing: give one of them.")
+
+
+def _plot_path(text: str, overwrite: bool) -> Path:
+    from zoo.errors import OutputNotWritable
+    from zoo.io.plotting import check_plot
+    from zoo_cli.destination import check_writable
+
+    path = check_plot(text, overwrite)
+    try:
+        check_writable(path.parent)
+    except OutputNotWritable as error:
+        raise OutputNotWritable(error.message, "Choose another place with --plot.") from error
+    return path
+
+
+def _setup(session: Session, reference: str, request: Request, given: dict[str, Any]) -> Setup:
+    from zoo.runtime.benchmark import Setup, decode_modes
+    from zoo.runtime.devices import checked_dtype
     from zoo.runtime.prepare import prepare
 
-    prepare(session, reference, request)
-    loaded, load_seconds = load_model(session, reference, out, given, given["sampler"])
-    timings = []
-    with out.progress(f"bench {loaded.reference}", total=len(given["batches"])) as move:
-        for timing in measure_batches(loaded, request, given["batches"], given["repeat"]):
-            timings.append(timing)
-            move(len(timings))
-    show_warnings(session, out)
-    document = {
-        "reference": loaded.reference,
-        "sampler": loaded.sampler(request.sampler).name,
-        "device": str(loaded.device),
-        "dtype": dtype_name(loaded.dtype),
-        "repeat": given["repeat"],
-        "load_seconds": load_seconds,
-        "peak_memory": peak_memory(loaded.device),
-        "batches": [_entry(timing) for timing in timings],
-    }
-    heading = f"{loaded.reference} on {where(loaded)}"
-    out.result(document, lambda: _print(heading, document, timings, out), _quiet(timings))
-
-
-def _entry(timing: BatchTiming) -> dict[str, Any]:
-    return {
-        "batch_size": timing.batch_size,
-        "threads": timing.threads,
-        "seconds": timing.seconds,
-        "seconds_per_sample": timing.seconds_per_sample,
-        "samples_per_second": timing.samples_per_second,
-        "tokens_per_second": timing.tokens_per_second,
-        "runs": list(timing.runs),
-    }
-
-
-def _quiet(timings: list[BatchTiming]) -> list[object]:
-    return [timing.seconds_per_sample for timing in timings if timing.seconds is not None]
-
-
-def _print(heading: str, document: dict[str, Any], timings: list[BatchTiming], out: Output) -> None:
-    from zoo.quantities import human_bytes
-
-    out.line(heading)
-    out.line(f"load {document['load_seconds']:.3f} s, peak memory {human_bytes(document['peak_memory'])}")
-    tokens = any(timing.tokens is not None for timing in timings)
-    columns = ("batch>", "threads>", "seconds>", "seconds per sample>", "samples per second>")
-    out.table(
-        columns + (("tokens per second>",) if tokens else ()),
-        [_cells(timing, tokens) for timing in timings],
+    prepared = prepare(session, reference, request)
+    dtypes = given["dtypes"] or ((given["dtype"],) if given["dtype"] else ())
+    for name in dtypes:
+        checked_dtype(name)
+    return Setup(
+        request=request,
+        sizes=given["batches"],
+        decodes=decode_modes(prepared, request, given["decode"] or ()),
+        dtypes=dtypes,
+        repeat=given["repeat"] or _REPEAT,
+        patience=None if given["repeat"] else _PATIENCE,
     )
 
 
-def _cells(timing: BatchTiming, tokens: bool) -> list[str]:
-    cells = [
-        str(timing.batch_size),
-        str(timing.threads),
-        "does not fit" if timing.seconds is None else f"{timing.seconds:.3f}",
-        _number(timing.seconds_per_sample, 4),
-        _number(timing.samples_per_second, 2),
-    ]
-    return [*cells, _number(timing.tokens_per_second, 0)] if tokens else cells
+def _measure(session: Session, reference: str, setup: Setup, out: Output, given: dict[str, Any]) -> Report:
+    from zoo.runtime.benchmark import bench
+
+    def open_model(dtype: str | None) -> Any:
+        return load_model(session, reference, out, {**given, "dtype": dtype}, given["sampler"])
+
+    with out.progress(f"bench {reference}") as move:
+        report = bench(open_model, setup, lambda done, total: move(done, total))
+    show_warnings(session, out)
+    out.warnings(report.notes)
+    return report
 
 
-def _number(value: float | None, digits: int) -> str:
-    return "" if value is None else f"{value:.{digits}f}"
+def _lines(report: Report) -> list[Line]:
+    """Samples per second over batch size, a line for each dtype and decode mode of which something fits."""
+    from zoo.io.plotting import Line
+
+    points: dict[str, list[tuple[float, float]]] = {}
+    for timing in report.timings:
+        if timing.samples_per_second is not None:
+            label = f"{timing.dtype} {timing.decode}".strip()
+            points.setdefault(label, []).append((timing.batch_size, timing.samples_per_second))
+    return [Line(label, known) for label, known in points.items()]
+
+
+def _draw(report: Report, lines: list[Line], path: Path, overwrite: bool, out: Output) -> None:
+    from zoo.io.plotting import save_speed_plot
+
+    if not lines:
+        out.warning("nothing fits in memory: there is no plot")
+        return
+    save_speed_plot(lines, f"{report.reference} on {report.device}", path, overwrite)
+    out.note(f"plot: {path}")

@@ -19,6 +19,10 @@ from zoo.runtime.decoding.sequential import DeviceSteps, OnToken
 from zoo.runtime.devices import dtype_name
 
 
+#: The least tolerance of parallel decoding for a number format of the weights.
+ROUNDING = {dtype: torch.finfo(dtype).eps for dtype in (torch.bfloat16, torch.float16)}
+
+
 class FlowBlock(Protocol):
     """A block of an autoregressive flow, as far as the engine knows it; blocks of a flow have one shape."""
 
@@ -92,8 +96,8 @@ class Engine:
 
     def _decode(self, network: BlockNetwork, x: Tensor, number: int, on_token: OnToken) -> Tensor:
         count = len(x) - 1
-        outcome = jacobi.Outcome(count, count)
-        if self._options.decode == "jacobi":
+        outcome, parallel = jacobi.Outcome(count, count), self._options.decode == "jacobi"
+        if parallel:
             outcome = jacobi.decode(network, x, self._settings(number), on_token)
         elif self.plan.graphs:
             x = self._device_steps(network, x).decode(x, on_token)
@@ -107,7 +111,7 @@ class Engine:
                 tokens=count,
                 passes=outcome.passes,
                 sequential_from=outcome.sequential_from,
-                residual=outcome.residual,
+                residual=outcome.residual if parallel else None,
             )
         )
         return x
@@ -115,7 +119,9 @@ class Engine:
     def _settings(self, number: int) -> jacobi.Settings:
         limits = self._options.limit
         limit = limits[min(number, len(limits) - 1)] if limits else None
-        return jacobi.Settings(self._options.tolerance, self._options.window, limit)
+        # Products in a half format do not repeat more exactly than they are rounded.
+        tolerance = max(self._options.tolerance, ROUNDING.get(self.plan.dtype, 0.0))
+        return jacobi.Settings(tolerance, self._options.window, limit)
 
     def _device_steps(self, network: BlockNetwork, x: Tensor) -> DeviceSteps:
         if self._steps is None:

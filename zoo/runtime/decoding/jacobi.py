@@ -46,7 +46,7 @@ class Outcome:
     passes: int = 0
     reads: int = 0
     sequential_from: int | None = None
-    residual: float | None = None
+    residual: float = 0.0
 
 
 def decode(network: BlockNetwork, x: Tensor, settings: Settings, on_token: OnToken) -> Outcome:
@@ -57,14 +57,15 @@ def decode(network: BlockNetwork, x: Tensor, settings: Settings, on_token: OnTok
     """
     latents, outcome, last = x.clone(), Outcome(), len(x) - 1
     settled = 0
-    for _ in range(CHECKS):
+    for _ in range(CHECKS if last else 0):
         settled = _settle(network, x, latents, settled, settings, outcome, on_token)
         if settled < last:
             _finish(network, x, latents, settled, outcome, on_token)
         moved = _pass(network, x, latents, 0, last, outcome)
-        outcome.residual = float(moved.max()) if last else 0.0
+        outcome.residual = float(moved.max())
         wrong = (moved > settings.tolerance).nonzero()
-        if not len(wrong) or outcome.sequential_from == 0:
+        # The exact loop leaves nothing to repair, and repairing must not take longer than that loop.
+        if not len(wrong) or outcome.sequential_from is not None or WORTHWHILE * outcome.passes > last:
             break
         # Token i + 1 is what moved[i] belongs to; all up to it have just been read again.
         settled = int(wrong[0]) + 1
