@@ -124,7 +124,7 @@ def test_steps_on_the_device_equal_the_loop(guidance: float, monkeypatch: pytest
     options = TarFlowOptions(guidance=guidance, attention_temperature=0.7)
     labels = torch.tensor([0, 3])
     loop = invert(flow, z, labels, options, lambda *_: None)
-    replayed = plan.Plan("rows", torch.float32, torch.float32, graphs=True, keep=False)
+    replayed = plan.Plan("rows", 2, torch.float32, torch.float32, graphs=True, keep=False)
     monkeypatch.setattr(engine, "choose", lambda *_, **__: replayed)
     monkeypatch.setattr(engine, "GraphedSteps", DeviceSteps)
     assert torch.allclose(invert(flow, z, labels, options, lambda *_: None), loop, atol=1e-5)
@@ -188,29 +188,60 @@ def test_nothing_is_collected_outside() -> None:
     assert outer == []
 
 
-@pytest.mark.parametrize(
-    ("packs", "rows", "dtype", "block", "layout"),
-    [
-        (True, 1, torch.float32, 10 * MB, "transposed"),
-        (True, 1, torch.float32, 100 * MB, "packed"),
-        (True, 2, torch.float32, 10 * MB, "packed"),
-        (True, 64, torch.float32, 100 * MB, "packed"),
-        (True, 1, torch.bfloat16, 10 * MB, "packed"),
-        (False, 1, torch.float32, 10 * MB, "transposed"),
-        (False, 2, torch.float32, 10 * MB, "rows"),
-        (False, 2, torch.float32, 100 * MB, "columns"),
-        (False, 6, torch.float32, 100 * MB, "columns"),
-        (False, 7, torch.float32, 100 * MB, "rows"),
-        (False, 2, torch.bfloat16, 100 * MB, "rows"),
-    ],
-)
-def test_the_rule_on_a_cpu(monkeypatch, packs, rows, dtype, block, layout) -> None:
-    monkeypatch.setattr(plan, "packs", lambda: packs)
+@pytest.fixture
+def cpu(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A CPU with a cache of 32 MB and bfloat16."""
     monkeypatch.setattr(plan, "last_level_cache", lambda: 32 * MB)
     monkeypatch.setattr(plan, "native_bfloat16", lambda: True)
-    chosen = plan.choose(CPU, rows, dtype, block, 8 * block)
-    assert (chosen.layout, chosen.dtype, chosen.graphs) == (layout, dtype, False)
-    assert chosen.cache_dtype == torch.float32
+    return monkeypatch
+
+
+@pytest.mark.parametrize(
+    ("rows", "width", "layout"),
+    [(1, 128, "transposed"), (2, 256, "transposed"), (16, 256, "packed"), (1, 768, "packed")],
+)
+def test_small_products_are_transposed_and_others_packed(cpu, rows, width, layout) -> None:
+    cpu.setattr(plan, "packs", lambda: True)
+    chosen = plan.choose(CPU, rows, torch.float32, 10 * MB, 40 * MB)
+    assert chosen.layout_of(torch.nn.Linear(width, width)) == layout
+    assert (chosen.cache_dtype, chosen.graphs) == (torch.float32, False)
+
+
+def test_small_products_stay_in_float32(cpu) -> None:
+    cpu.setattr(plan, "packs", plan.can_pack)
+    chosen = plan.choose(CPU, 1, torch.bfloat16, 10 * MB, 40 * MB)
+    small, large = (torch.nn.Linear(width, width).bfloat16() for width in (32, 768))
+    assert chosen.make(small, None).dtype == torch.float32
+    assert chosen.make(large, None).dtype == (torch.bfloat16 if plan.can_pack() else torch.float32)
+
+
+@pytest.mark.parametrize(
+    ("rows", "dtype", "block", "layout"),
+    [
+        (1, torch.float32, 100 * MB, "transposed"),
+        (2, torch.float32, 10 * MB, "rows"),
+        (2, torch.float32, 100 * MB, "columns"),
+        (6, torch.float32, 100 * MB, "columns"),
+        (7, torch.float32, 100 * MB, "rows"),
+        (1, torch.bfloat16, 100 * MB, "rows"),
+        (2, torch.bfloat16, 100 * MB, "rows"),
+    ],
+)
+def test_the_rule_on_a_cpu_without_onednn(cpu, rows, dtype, block, layout) -> None:
+    cpu.setattr(plan, "packs", lambda: False)
+    assert plan.choose(CPU, rows, dtype, block, 8 * block).layout == layout
+    asked = plan.choose(CPU, rows, dtype, block, 8 * block, layout="packed")
+    assert asked.layout == "rows"
+
+
+def test_a_run_reports_every_layout_that_it_took(cpu) -> None:
+    cpu.setattr(plan, "packs", plan.can_pack)
+    cpu.setattr(plan, "PACKED_WORK", 6 * 16 * 64)
+    flow = random_flow()
+    assert run(flow, guidance=1.0, layout="columns")[1].layout == "columns"
+    if plan.can_pack():
+        # With 6 rows of width 16 only the feed-forward products, 16 x 64, are large enough.
+        assert run(flow, guidance=1.0)[1].layout == "packed+transposed"
 
 
 def test_half_formats_are_computed_with_only_where_the_cpu_has_them(monkeypatch) -> None:

@@ -24,6 +24,31 @@ from zoo.nn.transformer import TransformerLayer
 ProductMaker = Callable[[nn.Linear, Product | None], Product]
 
 
+class LayerCache:
+    """Keys and values of one layer, [2, rows, heads, tokens, head_dim], allocated once.
+
+    Zero at first: what is masked must still be a number, since nothing times NaN is NaN.
+    """
+
+    def __init__(
+        self, rows: int, heads: int, tokens: int, head_dim: int, dtype: torch.dtype, device: torch.device
+    ) -> None:
+        self.entries = torch.zeros(2, rows, heads, tokens, head_dim, dtype=dtype, device=device)
+        self.by_head = self.entries.flatten(1, 2)  #: the same memory, [2, rows * heads, tokens, head_dim]
+        self._views: list[tuple[Tensor, Tensor, Tensor] | None] = [None] * tokens
+
+    def views(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Where token `index` is written, keys up to it (transposed), values up to it.
+
+        Made once for all blocks: cutting views takes longer than attention over a short sequence.
+        """
+        found = self._views[index]
+        if found is None:
+            keys, values = self.by_head[:, :, : index + 1].unbind(0)
+            found = self._views[index] = (self.entries[:, :, :, index], keys.transpose(1, 2), values)
+        return found
+
+
 class Position(Protocol):
     """Where in the sequence a step is."""
 
@@ -31,14 +56,10 @@ class Position(Protocol):
         """The row of a table [tokens, ...] at this position."""
         ...
 
-    def write(self, cache: Tensor, entry: Tensor) -> None:
-        """entry [2, rows, heads, head_dim] into a cache [2, rows, heads, tokens, head_dim]."""
-        ...
+    def attend(self, queries: Tensor, entry: Tensor, cache: LayerCache) -> Tensor:
+        """Write a key and value [2, rows, heads, head_dim], then attend to all tokens up to this one.
 
-    def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
-        """Scaled queries [rows * heads, 1, head_dim] over the entries of a cache up to this one: same shape.
-
-        The cache is seen as [2, rows * heads, tokens, head_dim].
+        Queries are scaled, [rows * heads, 1, head_dim]; the result has their shape.
         """
         ...
 
@@ -46,24 +67,20 @@ class Position(Protocol):
 class Here:
     """A position known to the host."""
 
-    __slots__ = ("end", "index")
+    __slots__ = ("index",)
 
     def __init__(self, index: int) -> None:
         self.index = index
-        self.end = index + 1
 
     def pick(self, table: Tensor) -> Tensor:
         """See `Position`."""
         return table[self.index]
 
-    def write(self, cache: Tensor, entry: Tensor) -> None:
-        """See `Position`."""
-        cache[:, :, :, self.index] = entry
-
-    def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
+    def attend(self, queries: Tensor, entry: Tensor, cache: LayerCache) -> Tensor:
         """See `Position`. For one query two small products are quicker on a CPU than fused attention."""
-        keys, values = cache[:, :, : self.end].unbind(0)
-        return torch.bmm(torch.bmm(queries.to(keys.dtype), keys.transpose(1, 2)).softmax(-1), values)
+        place, keys, values = cache.views(self.index)
+        place.copy_(entry)
+        return torch.bmm(torch.bmm(queries.to(keys.dtype), keys).softmax(-1), values)
 
 
 class OnDevice:
@@ -82,15 +99,12 @@ class OnDevice:
         """See `Position`."""
         return table.index_select(0, self.index).squeeze(0)
 
-    def write(self, cache: Tensor, entry: Tensor) -> None:
+    def attend(self, queries: Tensor, entry: Tensor, cache: LayerCache) -> Tensor:
         """See `Position`."""
-        cache.index_copy_(3, self.index, entry.unsqueeze(3).to(cache.dtype))
-
-    def attend(self, queries: Tensor, cache: Tensor) -> Tensor:
-        """See `Position`."""
+        cache.entries.index_copy_(3, self.index, entry.unsqueeze(3).to(cache.entries.dtype))
         # Fused kernels want four dimensions: all rows' heads stand as the heads of one.
-        keys, values = cache[:, None, :, : self.length].unbind(0)
-        queries = queries.to(cache.dtype)[None]
+        keys, values = cache.by_head[:, None, :, : self.length].unbind(0)
+        queries = queries.to(keys.dtype)[None]
         if self._mask is None:
             self._mask = self._beyond(queries)
         return F.scaled_dot_product_attention(queries, keys, values, attn_mask=self._mask, scale=1.0)[0]
@@ -102,12 +116,11 @@ class OnDevice:
 
 
 class _Layer:
-    """One layer's weights and its cache of keys and values [2, rows, heads, tokens, head_dim]."""
+    """One layer's weights and its cache."""
 
-    def __init__(self, cache: Tensor, width: int) -> None:
+    def __init__(self, cache: LayerCache, width: int) -> None:
         self.cache = cache
-        self.by_head = cache.flatten(1, 2)  #: the same memory, [2, rows * heads, tokens, head_dim]
-        numbers = torch.empty(2, 2, width, device=cache.device)
+        numbers = torch.empty(2, 2, width, device=cache.entries.device)
         self.norms = [(weight, bias) for weight, bias in numbers]
         self.eps = 0.0
         self.products: list[Product] = []
@@ -147,12 +160,9 @@ class DecodingLayers:
         self.heads, self.head_dim = first.heads, first.head_dim
         self.width = first.heads * first.head_dim
         self._make = make
-        shape = (2, rows, self.heads, tokens, self.head_dim)
         device = first.qkv.weight.device
-        # Zeros: what is masked must still be a number, since nothing times NaN is NaN.
-        self._layers = [
-            _Layer(torch.zeros(shape, dtype=cache_dtype, device=device), self.width) for _ in layers
-        ]
+        shape = (rows, self.heads, tokens, self.head_dim)
+        self._layers = [_Layer(LayerCache(*shape, cache_dtype, device), self.width) for _ in layers]
         scale = torch.as_tensor(query_scale, dtype=torch.float32, device=device)
         #: [rows or 1, 1, 1]; float32 with dimensions of its own, so that the product with it is float32.
         self._scale = scale.view(-1, 1, 1) * self.head_dim**-0.5
@@ -174,10 +184,9 @@ class DecodingLayers:
             qkv_of, out_of, up_of, down_of = layer.products
             qkv = qkv_of(F.layer_norm(hidden, (width,), weight, bias, eps))
             split = qkv.view(rows, 3, heads, head_dim).transpose(0, 1)
-            at.write(layer.cache, split[1:])
             queries = (split[0] * self._scale).view(rows * heads, 1, head_dim)
-            attended = at.attend(queries, layer.by_head).reshape(rows, width)
-            hidden = out_of.add(attended, hidden)
+            attended = at.attend(queries, split[1:], layer.cache)
+            hidden = out_of.add(attended.reshape(rows, width), hidden)
             hidden = down_of.add(up_of.gelu(F.layer_norm(hidden, (width,), weight2, bias2, eps)), hidden)
         return hidden
 
@@ -194,9 +203,10 @@ class DecodingLayers:
             qkv_of, out_of, up_of, down_of = layer.products
             qkv = qkv_of(F.layer_norm(flat, (width,), weight, bias, eps))
             split = qkv.view(rows, count, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
-            layer.cache[:, :, :, start:end] = split[1:]
-            queries = (split[0] * scale).to(layer.cache.dtype)
-            keys, values = layer.cache[:, :, :, :end].unbind(0)
+            cache = layer.cache.entries
+            cache[:, :, :, start:end] = split[1:]
+            queries = (split[0] * scale).to(cache.dtype)
+            keys, values = cache[:, :, :, :end].unbind(0)
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
             flat = out_of.add(attended.transpose(1, 2).reshape(rows * count, width), flat)
             flat = down_of.add(up_of.gelu(F.layer_norm(flat, (width,), weight2, bias2, eps)), flat)

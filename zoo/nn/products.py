@@ -6,9 +6,9 @@ nearly all of the time goes into reading weights, and how they lie decides how f
 | layout | weights | pays for |
 |---|---|---|
 | `rows` | as the checkpoint has them, [out, in] | GPUs; what every other layout is compared with |
-| `transposed` | a copy [in, out] | one float32 row, weights in the cache |
+| `transposed` | a copy [in, out] | small products on a CPU: few rows times few weights |
 | `columns` | as they are, computed as (W x')' | 2 to 6 float32 rows beyond the cache, without `packed` |
-| `packed` | oneDNN's blocked copy, with GELU and the sum of the residual in the product | CPUs |
+| `packed` | oneDNN's blocked copy; fuses GELU and the sum with the residual | all other products on a CPU |
 
 All compute the same up to rounding. Weights may be bfloat16: inputs are rounded to it, and what is added to a
 residual stays in the residual's own precision.
@@ -79,6 +79,11 @@ class TransposedProduct(RowProduct):
 
     def __call__(self, x: Tensor) -> Tensor:
         return torch.addmm(self.bias, x.to(self.dtype), self.weight)
+
+    def gelu(self, x: Tensor) -> Tensor:
+        """See `Product`."""
+        # A transposed view stays with torch's own kernel: calling oneDNN takes longer than so few numbers do.
+        return F.gelu(self(x).t()).t()
 
 
 class ColumnProduct(RowProduct):

@@ -29,7 +29,7 @@ class Decoding:
 
     decode: str  #: what was asked for
     rows: int  #: rows of every product: the batch, twice where both branches of guidance run
-    layout: str  #: how the weights lay, see `zoo.nn.products`
+    layout: str  #: how the weights lay, see `zoo.nn.products`; several are joined by "+"
     dtype: str  #: number format of the weights
     graphs: bool  #: whether CUDA graphs were replayed
     blocks: tuple[BlockDecoding, ...]

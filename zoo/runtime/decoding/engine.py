@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,7 +17,6 @@ from zoo.runtime.decoding.options import DecodingOptions
 from zoo.runtime.decoding.plan import choose
 from zoo.runtime.decoding.sequential import DeviceSteps, OnToken
 from zoo.runtime.devices import dtype_name
-
 
 #: The least tolerance of parallel decoding for a number format of the weights.
 ROUNDING = {dtype: torch.finfo(dtype).eps for dtype in (torch.bfloat16, torch.float16)}
@@ -65,15 +64,11 @@ class Engine:
         weight = next(iter(blocks[0].parameters()))
         heaviest = block_bytes(blocks)
         self.device = weight.device
-        self.plan = choose(
-            self.device,
-            rows,
-            weight.dtype,
-            heaviest,
-            heaviest * len(blocks),
-            options.layout,
-            parallel=options.decode == "jacobi",
-        )
+        parallel = options.decode == "jacobi"
+        # A pass of parallel decoding reads half of its window on average, since what has settled is left out.
+        span = max(1, min(options.window or tokens, tokens) // 2) if parallel else 1
+        whole = heaviest * len(blocks)
+        self.plan = choose(self.device, rows * span, weight.dtype, heaviest, whole, options.layout, parallel)
         self.layers = DecodingLayers(
             blocks[0].layers, rows, tokens, self.plan.make, self.plan.cache_dtype, query_scale
         )
@@ -136,13 +131,17 @@ class Engine:
             reports.Decoding(
                 decode=self._options.decode,
                 rows=layers.rows,
-                layout=plan.layout,
+                layout="+".join(sorted({plan.layout_of(linear) for linear in self._linears()})),
                 dtype=dtype_name(plan.dtype),
                 graphs=plan.graphs,
                 blocks=tuple(self._done),
             )
         )
         reports.report(self._work())
+
+    def _linears(self) -> Iterator[nn.Linear]:
+        for layer in self._blocks[0].layers:
+            yield from (module for module in layer.modules() if isinstance(module, nn.Linear))
 
     def _work(self) -> reports.Work:
         layers, blocks = self.layers, len(self._done)

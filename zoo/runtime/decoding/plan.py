@@ -3,10 +3,9 @@
 The rule, from `benchmarks/tarflow_sampling.py` and the products that it is made of:
 
 - GPU: weights as they are, replayed as CUDA graphs on CUDA.
-- CPU with oneDNN: `packed`; but a single float32 row, with a block's weights in the last-level cache, is
-  `transposed`.
-- CPU without oneDNN: 2 to 6 float32 rows with a block's weights beyond the cache are `columns`, a single
-  float32 row `transposed`, all else `rows`.
+- CPU with oneDNN: products of at least `PACKED_WORK` are `packed`, smaller ones `transposed` in float32.
+- CPU without oneDNN: 2 to 6 float32 rows with a block's weights beyond the last-level cache are `columns`, a
+  single float32 row is `transposed`, all else `rows`.
 - Weights are computed with in the format they were loaded in, but on a CPU never in float16, nor in bfloat16
   where the CPU lacks instructions for it: these are many times slower there than float32.
 - Keys and values are float32 on a CPU (half formats are slower there) and have the weights' format elsewhere.
@@ -28,6 +27,10 @@ from zoo.runtime.devices import last_level_cache, native_bfloat16
 #: models are laid out block by block, which costs little against decoding a block of such size.
 KEEP_BYTES = 256 * 2**20
 
+#: Rows times weights of a product from which packing pays: calling oneDNN takes about 15 microseconds longer
+#: than calling BLAS, and computes two to three times as fast.
+PACKED_WORK = 500_000
+
 #: Rows for which a product by columns reads weights faster than one by rows.
 COLUMN_ROWS = range(2, 7)
 
@@ -36,20 +39,31 @@ COLUMN_ROWS = range(2, 7)
 class Plan:
     """What `choose` decided."""
 
-    layout: Layout
-    dtype: torch.dtype  #: number format of the weights in products
+    layout: Layout | None  #: of all products; None decides for each
+    rows: int
+    dtype: torch.dtype  #: number format of the weights
     cache_dtype: torch.dtype  #: number format of keys and values
     graphs: bool  #: replay steps as CUDA graphs
     keep: bool  #: keep the weights' copies for the next run
 
+    def layout_of(self, linear: nn.Linear) -> Layout:
+        """The layout of a linear's weights."""
+        if self.layout is not None:
+            return self.layout
+        return "packed" if self.rows * linear.weight.numel() >= PACKED_WORK else "transposed"
+
     def make(self, linear: nn.Linear, replaced: Product | None) -> Product:
         """The product of a linear; with graphs in the memory of the one it replaces."""
-        if not self.graphs:
-            return product(linear, self.layout, self.dtype, self.keep)
-        if isinstance(replaced, RowProduct):
-            replaced.load(linear)
-            return replaced
-        return RowProduct(linear, self.dtype, fixed=True)
+        if self.graphs:
+            if isinstance(replaced, RowProduct):
+                replaced.load(linear)
+                return replaced
+            return RowProduct(linear, self.dtype, fixed=True)
+        layout = self.layout_of(linear)
+        small = self.layout is None and layout == "transposed"
+        # The layout `rows` in the format of the weights is no copy: there is nothing to keep.
+        keep = self.keep and layout != "rows"
+        return product(linear, layout, torch.float32 if small else self.dtype, keep)
 
 
 def choose(
@@ -61,34 +75,32 @@ def choose(
     layout: str = "auto",
     parallel: bool = False,
 ) -> Plan:
-    """The plan for `rows` rows of a model whose largest block and whole weigh so many bytes in `dtype`.
+    """The plan for products of `rows` rows; the model's largest block and whole weigh so many bytes in `dtype`.
 
     `parallel` decoding has spans of changing length, which no graph is captured for.
     """
     number_format = _computable(dtype, device)
-    chosen = (
-        _layout(device, rows, number_format, block_bytes) if layout == "auto" else _possible(layout, device)
-    )
-    graphs = device.type == "cuda" and chosen == "rows" and not parallel
+    automatic = layout == "auto"
+    chosen = _layout(device, rows, number_format, block_bytes) if automatic else _possible(layout, device)
     return Plan(
         layout=chosen,
+        rows=rows,
         dtype=number_format,
         cache_dtype=torch.float32 if device.type == "cpu" else number_format,
-        graphs=graphs,
-        # The layout `rows` in the format of the weights is no copy.
-        keep=chosen != "rows" and model_bytes <= KEEP_BYTES,
+        graphs=device.type == "cuda" and chosen == "rows" and not parallel,
+        keep=model_bytes <= KEEP_BYTES,
     )
 
 
-def _layout(device: torch.device, rows: int, dtype: torch.dtype, block_bytes: int) -> Layout:
+def _layout(device: torch.device, rows: int, dtype: torch.dtype, block_bytes: int) -> Layout | None:
     if device.type != "cpu":
         return "rows"
-    cached, single = block_bytes <= last_level_cache(), dtype == torch.float32
-    if single and rows == 1 and (cached or not packs()):
-        return "transposed"
     if packs():
-        return "packed"
-    return "columns" if single and rows in COLUMN_ROWS and not cached else "rows"
+        return None
+    if dtype == torch.float32 and rows == 1:
+        return "transposed"
+    beyond = block_bytes > last_level_cache()
+    return "columns" if dtype == torch.float32 and rows in COLUMN_ROWS and beyond else "rows"
 
 
 def _possible(layout: str, device: torch.device) -> Layout:
