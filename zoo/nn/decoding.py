@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.nn.products import Product
+from zoo.nn.products import Product, as_dtype
 from zoo.nn.transformer import TransformerLayer
 
 #: Makes the product of a linear; the second argument is the one it replaces, whose memory may be used again.
@@ -80,7 +80,7 @@ class Here:
         """See `Position`. For one query two small products are quicker on a CPU than fused attention."""
         place, keys, values = cache.views(self.index)
         place.copy_(entry)
-        return torch.bmm(torch.bmm(queries.to(keys.dtype), keys).softmax(-1), values)
+        return torch.bmm(torch.bmm(as_dtype(queries, keys.dtype), keys).softmax(-1), values)
 
 
 class OnDevice:
@@ -182,12 +182,12 @@ class DecodingLayers:
         for layer in self._layers:
             (weight, bias), (weight2, bias2), eps = *layer.norms, layer.eps
             qkv_of, out_of, up_of, down_of = layer.products
-            qkv = qkv_of(F.layer_norm(hidden, (width,), weight, bias, eps))
+            qkv = qkv_of(torch.layer_norm(hidden, (width,), weight, bias, eps))
             split = qkv.view(rows, 3, heads, head_dim).transpose(0, 1)
             queries = (split[0] * self._scale).view(rows * heads, 1, head_dim)
             attended = at.attend(queries, split[1:], layer.cache)
             hidden = out_of.add(attended.reshape(rows, width), hidden)
-            hidden = down_of.add(up_of.gelu(F.layer_norm(hidden, (width,), weight2, bias2, eps)), hidden)
+            hidden = down_of.add(up_of.gelu(torch.layer_norm(hidden, (width,), weight2, bias2, eps)), hidden)
         return hidden
 
     def span(self, hidden: Tensor, start: int) -> Tensor:
@@ -201,7 +201,7 @@ class DecodingLayers:
         for layer in self._layers:
             (weight, bias), (weight2, bias2), eps = *layer.norms, layer.eps
             qkv_of, out_of, up_of, down_of = layer.products
-            qkv = qkv_of(F.layer_norm(flat, (width,), weight, bias, eps))
+            qkv = qkv_of(torch.layer_norm(flat, (width,), weight, bias, eps))
             split = qkv.view(rows, count, 3, self.heads, self.head_dim).permute(2, 0, 3, 1, 4)
             cache = layer.cache.entries
             cache[:, :, :, start:end] = split[1:]
@@ -209,7 +209,7 @@ class DecodingLayers:
             keys, values = cache[:, :, :, :end].unbind(0)
             attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=1.0)
             flat = out_of.add(attended.transpose(1, 2).reshape(rows * count, width), flat)
-            flat = down_of.add(up_of.gelu(F.layer_norm(flat, (width,), weight2, bias2, eps)), flat)
+            flat = down_of.add(up_of.gelu(torch.layer_norm(flat, (width,), weight2, bias2, eps)), flat)
         return flat.view(rows, count, width)
 
     def _mask(self, device: torch.device) -> Tensor:

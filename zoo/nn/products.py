@@ -28,6 +28,11 @@ Layout = Literal["rows", "transposed", "columns", "packed"]
 LAYOUTS: tuple[Layout, ...] = get_args(Layout)
 
 
+def as_dtype(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """x in a number format; asking for it first is quicker than a conversion that does nothing."""
+    return x if x.dtype == dtype else x.to(dtype)
+
+
 class Product(Protocol):
     """x W' + b for x [rows, in]; the result [rows, out] has the dtype of the weights."""
 
@@ -59,7 +64,7 @@ class RowProduct:
         self.bias.copy_(linear.bias)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.linear(x.to(self.dtype), self.weight, self.bias)
+        return F.linear(as_dtype(x, self.dtype), self.weight, self.bias)
 
     def gelu(self, x: Tensor) -> Tensor:
         """See `Product`."""
@@ -78,7 +83,7 @@ class TransposedProduct(RowProduct):
         self.weight = self.weight.t().contiguous()
 
     def __call__(self, x: Tensor) -> Tensor:
-        return torch.addmm(self.bias, x.to(self.dtype), self.weight)
+        return torch.addmm(self.bias, as_dtype(x, self.dtype), self.weight)
 
     def gelu(self, x: Tensor) -> Tensor:
         """See `Product`."""
@@ -95,7 +100,7 @@ class ColumnProduct(RowProduct):
 
     def __call__(self, x: Tensor) -> Tensor:
         # What follows wants rows; a transposed input would make the next product several times slower.
-        return torch.addmm(self.column, self.weight, x.to(self.dtype).t()).t().contiguous()
+        return torch.addmm(self.column, self.weight, as_dtype(x, self.dtype).t()).t().contiguous()
 
 
 class PackedProduct:
@@ -110,19 +115,21 @@ class PackedProduct:
         self._product_and_sum = torch.ops.mkldnn._linear_pointwise.binary
 
     def __call__(self, x: Tensor) -> Tensor:
-        result: Tensor = self._product(x.to(self.dtype), self.weight, self.bias, "none", [], "")
+        result: Tensor = self._product(as_dtype(x, self.dtype), self.weight, self.bias, "none", [], "")
         return result
 
     def gelu(self, x: Tensor) -> Tensor:
         """See `Product`."""
-        result: Tensor = self._product(x.to(self.dtype), self.weight, self.bias, "gelu", [], "none")
+        result: Tensor = self._product(as_dtype(x, self.dtype), self.weight, self.bias, "gelu", [], "none")
         return result
 
     def add(self, x: Tensor, residual: Tensor) -> Tensor:
         """See `Product`."""
         if residual.dtype != self.dtype:
             return residual.add_(self(x))
-        result: Tensor = self._product_and_sum(x.to(self.dtype), residual, self.weight, self.bias, "add")
+        result: Tensor = self._product_and_sum(
+            as_dtype(x, self.dtype), residual, self.weight, self.bias, "add"
+        )
         return result
 
 

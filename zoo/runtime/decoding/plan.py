@@ -75,9 +75,10 @@ def choose(
     layout: str = "auto",
     parallel: bool = False,
 ) -> Plan:
-    """The plan for products of `rows` rows; the model's largest block and whole weigh so many bytes in `dtype`.
+    """The plan for products of `rows` rows.
 
-    `parallel` decoding has spans of changing length, which no graph is captured for.
+    The model's largest block and its whole weigh so many bytes in `dtype`, its own format. `parallel`
+    decoding has spans of changing length, which no graph is captured for.
     """
     number_format = _computable(dtype, device)
     automatic = layout == "auto"
