@@ -304,7 +304,7 @@ COLUMNS: tuple[tuple[str, int, Callable[[Row], str]], ...] = (
     ("batch", 5, lambda row: str(row.case.batch)),
     ("guidance", 8, lambda row: f"{row.case.guidance:g}"),
     ("weights", 8, lambda row: row.case.dtype),
-    ("layout", 10, lambda row: row.layout + (", graphs" if row.graphs else "")),
+    ("layout", 17, lambda row: row.layout + (", graphs" if row.graphs else "")),
     ("passes", 6, lambda row: str(row.passes)),
     ("threads", 7, lambda row: f"{row.baseline_threads} / {row.threads}"),
     ("baseline s", 10, lambda row: f"{row.baseline_s:.3f}"),

@@ -160,9 +160,9 @@ def test_a_run_reports_how_it_went() -> None:
     )
     assert decoding.passes == decoding.tokens == 45 and decoding.residual is None
     assert [block.block for block in decoding.blocks] == [0, 1, 2]
-    # 2 layers: norms 4 w, products 12 w^2 + 9 w, of width 16; read 45 times, keys and values beside.
-    layers = 2 * (12 * 16**2 + 13 * 16)
-    entries = 45 * 6 * 16 * 17 // 2 * 2
+    # 2 layers of products of 12 w^2 weights, w = 16, read 45 times; keys and values beside.
+    layers = 2 * 12 * 16**2
+    entries = 45 * 6 * 16 * 2 * 17 // 2
     assert work.working_set == 4 * layers and work.bytes == 45 * 4 * layers + 8 * entries
     assert work.flops == 2 * 45 * 6 * layers + 4 * entries
 

@@ -126,33 +126,33 @@ class Engine:
 
     def report(self) -> None:
         """Tell `zoo.runtime.reports` how the blocks were inverted and what that took at least."""
-        layers, plan = self.layers, self.plan
+        linears, plan = list(self._linears()), self.plan
         reports.report(
             reports.Decoding(
                 decode=self._options.decode,
-                rows=layers.rows,
-                layout="+".join(sorted({plan.layout_of(linear) for linear in self._linears()})),
-                dtype=dtype_name(plan.dtype),
+                rows=self.layers.rows,
+                layout="+".join(sorted({plan.layout_of(linear) for linear in linears})),
+                dtype="+".join(sorted({dtype_name(plan.dtype_of(linear)) for linear in linears})),
                 graphs=plan.graphs,
                 blocks=tuple(self._done),
             )
         )
-        reports.report(self._work())
+        reports.report(self._work(linears))
 
     def _linears(self) -> Iterator[nn.Linear]:
         for layer in self._blocks[0].layers:
             yield from (module for module in layer.modules() if isinstance(module, nn.Linear))
 
-    def _work(self) -> reports.Work:
-        layers, blocks = self.layers, len(self._done)
-        weights = sum(p.numel() for layer in self._blocks[0].layers for p in layer.parameters())
-        depth, passes = len(self._blocks[0].layers), sum(block.passes for block in self._done)
-        # A token attends to half of the sequence on average; keys and values are read once for each read
-        # token.
-        entries = self._reads * layers.rows * layers.width * (self._tokens + 1) // 2 * depth
+    def _work(self, linears: Sequence[nn.Linear]) -> reports.Work:
+        weights = sum(linear.weight.numel() for linear in linears)
+        weight_bytes = sum(self.plan.dtype_of(linear).itemsize * linear.weight.numel() for linear in linears)
+        passes, rows = sum(block.passes for block in self._done), self.layers.rows
+        # A token attends to half of the sequence on average; its keys and values are read once.
+        depth = len(self._blocks[0].layers)
+        entries = self._reads * rows * self.layers.width * depth * (self._tokens + 1) // 2
         return reports.Work(
             stage="decoding",
-            bytes=passes * weights * self.plan.dtype.itemsize + 2 * entries * self.plan.cache_dtype.itemsize,
-            flops=2 * self._reads * layers.rows * weights + 4 * entries,
-            working_set=weights * self.plan.dtype.itemsize if blocks else 0,
+            bytes=passes * weight_bytes + 2 * entries * self.plan.cache_dtype.itemsize,
+            flops=2 * self._reads * rows * weights + 4 * entries,
+            working_set=weight_bytes,
         )

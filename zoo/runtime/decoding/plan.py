@@ -52,6 +52,11 @@ class Plan:
             return self.layout
         return "packed" if self.rows * linear.weight.numel() >= PACKED_WORK else "transposed"
 
+    def dtype_of(self, linear: nn.Linear) -> torch.dtype:
+        """The number format of a linear's weights in its product: small ones gain nothing from a half."""
+        chosen = self.layout is None
+        return torch.float32 if chosen and self.layout_of(linear) == "transposed" else self.dtype
+
     def make(self, linear: nn.Linear, replaced: Product | None) -> Product:
         """The product of a linear; with graphs in the memory of the one it replaces."""
         if self.graphs:
@@ -60,10 +65,8 @@ class Plan:
                 return replaced
             return RowProduct(linear, self.dtype, fixed=True)
         layout = self.layout_of(linear)
-        small = self.layout is None and layout == "transposed"
         # The layout `rows` in the format of the weights is no copy: there is nothing to keep.
-        keep = self.keep and layout != "rows"
-        return product(linear, layout, torch.float32 if small else self.dtype, keep)
+        return product(linear, layout, self.dtype_of(linear), keep=self.keep and layout != "rows")
 
 
 def choose(
