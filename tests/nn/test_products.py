@@ -58,6 +58,12 @@ def test_a_kept_copy_follows_its_weights(linear: nn.Linear, layout: str) -> None
         assert torch.allclose(replaced(x), linear(x), atol=1e-4)
 
 
+def test_asking_whether_weights_can_be_packed_draws_no_random_numbers() -> None:
+    before = torch.random.get_rng_state()
+    can_pack()
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
 def test_kept_copies_go_with_their_linear() -> None:
     before = len(products._kept)
     linear = nn.Linear(4, 4).requires_grad_(False)

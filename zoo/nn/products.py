@@ -138,7 +138,8 @@ def can_pack() -> bool:
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
     try:
-        probe = nn.Linear(16, 16)
+        # Without its usual initialisation, which would draw from torch's global random numbers.
+        probe = nn.utils.skip_init(nn.Linear, 16, 16)
         with torch.inference_mode():
             PackedProduct(probe, torch.float32).gelu(torch.zeros(1, 16))
     except (AttributeError, RuntimeError, NotImplementedError):
