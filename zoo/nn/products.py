@@ -139,7 +139,7 @@ def can_pack() -> bool:
         return False
     try:
         # Without its usual initialisation, which would draw from torch's global random numbers.
-        probe = nn.utils.skip_init(nn.Linear, 16, 16)
+        probe = nn.utils.skip_init(nn.Linear, 16, 16)  # type: ignore[no-untyped-call]
         with torch.inference_mode():
             PackedProduct(probe, torch.float32).gelu(torch.zeros(1, 16))
     except (AttributeError, RuntimeError, NotImplementedError):
