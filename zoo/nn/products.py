@@ -137,11 +137,12 @@ def can_pack() -> bool:
     """Whether this build of torch packs weights with oneDNN."""
     if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         return False
+    ops, zeros = torch.ops.mkldnn, torch.zeros
     try:
-        # Without its usual initialisation, which would draw from torch's global random numbers.
-        probe = nn.utils.skip_init(nn.Linear, 16, 16)  # type: ignore[no-untyped-call]
         with torch.inference_mode():
-            PackedProduct(probe, torch.float32).gelu(torch.zeros(1, 16))
+            weight = ops._reorder_linear_weight(zeros(16, 16), None)
+            ops._linear_pointwise.default(zeros(1, 16), weight, zeros(16), "gelu", [], "none")
+            ops._linear_pointwise.binary(zeros(1, 16), zeros(1, 16), weight, zeros(16), "add")
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
     return True
