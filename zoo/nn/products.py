@@ -17,6 +17,7 @@ residual stays in the residual's own precision.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Literal, Protocol, get_args
 from weakref import WeakKeyDictionary
 
@@ -131,6 +132,12 @@ class PackedProduct:
             as_dtype(x, self.dtype), residual, self.weight, self.bias, "add"
         )
         return result
+
+
+def packed_matmul(left: Tensor, right: Tensor) -> Callable[[], Tensor]:
+    """left right' as `packed` computes it, right [out, in] packed beforehand: for measuring its rate."""
+    weight = torch.ops.mkldnn._reorder_linear_weight(right, None)
+    return partial(torch.ops.mkldnn._linear_pointwise.default, left, weight, None, "none", [], "")
 
 
 def can_pack() -> bool:
