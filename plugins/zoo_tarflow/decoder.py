@@ -56,7 +56,7 @@ class Guidance:
         return 1.0 + torch.cat([part.expand(-1, features) for part in parts], dim=1).to(device)
 
 
-class BlockNetwork:
+class TarFlowNetwork:
     """One block's network for a batch; see `zoo.runtime.decoding.network`.
 
     Conditional and unconditional rows run as one batch, and both read the guided tokens. The tensors around
@@ -72,11 +72,8 @@ class BlockNetwork:
         outputs = config.features * (2 if config.nvp else 1)
         self.config, self.layers = config, layers
         self.n, self.branches = len(latents), guidance.branches
-        self.weight_in, self.weight_out = (
-            empty(config.features, config.channels),
-            empty(config.channels, outputs),
-        )
-        self.bias_out = empty(outputs)
+        self.weight_in = empty(config.features, config.channels)
+        self.weight_out, self.bias_out = empty(config.channels, outputs), empty(outputs)
         self.position = empty(config.tokens, config.channels)
         self.vector = empty(self.branches, self.n, config.channels)
         self.extrapolation = guidance.extrapolation(config, latents.device) if self.branches == 2 else None

@@ -17,7 +17,7 @@ from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
 from zoo.runtime.reports import Work, report
 from zoo.runtime.sampling import Batch, OnStep
-from zoo_tarflow.decoder import BlockNetwork, Guidance
+from zoo_tarflow.decoder import Guidance, TarFlowNetwork
 from zoo_tarflow.model import TarFlow
 
 #: Above this many tokens the denoising step recomputes each block's activations rather than keep all.
@@ -77,7 +77,7 @@ def invert(
     with torch.inference_mode():
         rows = len(latents) * guidance.branches
         engine = Engine(blocks, rows, tokens, options, guidance.query_scale(len(latents), latents.device))
-        network = BlockNetwork(model.config, engine.layers, guidance, latents)
+        network = TarFlowNetwork(model.config, engine.layers, guidance, latents)
     steps = len(blocks) * (tokens - 1)
     for done, block in enumerate(blocks):
         network.load(block, labels)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -21,6 +23,11 @@ def weight_bytes(module: nn.Module, dtype: torch.dtype) -> int:
     """Bytes of parameters and buffers in a number format."""
     tensors = [*module.parameters(), *module.buffers()]
     return sum(t.numel() * (dtype.itemsize if t.is_floating_point() else t.element_size()) for t in tensors)
+
+
+def heaviest(modules: Iterable[nn.Module], dtype: torch.dtype) -> int:
+    """Bytes of the largest of some modules in a number format; 0 where there are none."""
+    return max((weight_bytes(module, dtype) for module in modules), default=0)
 
 
 def check_weights_fit(module: nn.Module, reference: str, device: torch.device, dtype: torch.dtype) -> None:

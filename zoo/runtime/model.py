@@ -238,8 +238,7 @@ def load(
 
 def _default_dtype(module: nn.Module, variant: Variant, place: torch.device) -> torch.dtype:
     blocks = module.blocks if isinstance(module, AutoregressiveFlow) else ()
-    heaviest = max((memory.weight_bytes(block, torch.float32) for block in blocks), default=0)
-    return devices.default_dtype(variant.dtype, place, heaviest)
+    return devices.default_dtype(variant.dtype, place, memory.heaviest(blocks, torch.float32))
 
 
 def _tensors(

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 
 from zoo.nn.decoding import DecodingLayers
-from zoo.runtime import reports
+from zoo.runtime import memory, reports
 from zoo.runtime.decoding import jacobi, sequential
 from zoo.runtime.decoding.graphs import GraphedSteps
 from zoo.runtime.decoding.network import BlockNetwork
@@ -22,7 +22,7 @@ from zoo.runtime.devices import dtype_name
 ROUNDING = {dtype: torch.finfo(dtype).eps for dtype in (torch.bfloat16, torch.float16)}
 
 
-class FlowBlock(Protocol):
+class AutoregressiveBlock(Protocol):
     """A block of an autoregressive flow, as far as the engine knows it; blocks of a flow have one shape."""
 
     layers: Any  #: `TransformerLayer`s
@@ -36,15 +36,6 @@ class FlowBlock(Protocol):
         ...
 
 
-def block_bytes(blocks: Sequence[FlowBlock]) -> int:
-    """Bytes of the largest block's parameters."""
-    return max(sum(_bytes(p) for p in block.parameters()) for block in blocks)
-
-
-def _bytes(parameter: nn.Parameter) -> int:
-    return parameter.numel() * parameter.element_size()
-
-
 class Engine:
     """The inversion of one batch; `rows` is its size, twice where both branches of guidance run.
 
@@ -54,7 +45,7 @@ class Engine:
 
     def __init__(
         self,
-        blocks: Sequence[FlowBlock],
+        blocks: Sequence[AutoregressiveBlock],
         rows: int,
         tokens: int,
         options: DecodingOptions,
@@ -62,7 +53,7 @@ class Engine:
     ) -> None:
         self._blocks, self._options, self._tokens = blocks, options, tokens
         weight = next(iter(blocks[0].parameters()))
-        heaviest = block_bytes(blocks)
+        heaviest = memory.heaviest(cast(Sequence[nn.Module], blocks), weight.dtype)
         self.device = weight.device
         parallel = options.decode == "jacobi"
         # A pass of parallel decoding reads half of its window on average, since what has settled is left out.

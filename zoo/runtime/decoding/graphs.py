@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 
+from zoo.runtime.decoding.network import BlockNetwork
 from zoo.runtime.decoding.sequential import DeviceSteps
 
 #: Runs before a capture: libraries choose kernels and allocate workspaces in them.
@@ -17,12 +18,12 @@ WARM_UP = 2
 class GraphedSteps(DeviceSteps):
     """`DeviceSteps`, each bucket's step captured when it is first needed and replayed from then on."""
 
-    _graphs: dict[int, torch.cuda.CUDAGraph]
+    def __init__(self, network: BlockNetwork, shape: tuple[int, int, int], device: torch.device) -> None:
+        super().__init__(network, shape, device)
+        self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
 
     def run(self, length: int) -> None:
         """Replay the bucket's step."""
-        if not hasattr(self, "_graphs"):
-            self._graphs = {}
         if length not in self._graphs:
             self._graphs[length] = self._capture(length)
         self._graphs[length].replay()

@@ -4,7 +4,7 @@ x_i = z_i scale_i(x_<i) + shift_i(x_<i) is triangular. Iterating all tokens of a
 because the first token of the window is exact after one pass, the second after two; in practice many settle
 together. This form keeps what has settled: tokens whose change falls to the tolerance, in an unbroken run
 from the front, stay in the key-value cache, and the window moves on behind them. Every pass settles at least
-one token, so there are never more passes than tokens.
+one token, so settling never takes more passes than there are tokens.
 
 Each pass reads many tokens, which costs more than reading one: parallel decoding pays where launches or
 weights bound the speed (a GPU with a small batch), not where arithmetic does. A block whose tokens settle too

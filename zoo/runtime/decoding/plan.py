@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from typing import cast
+from typing import Literal
 
 import torch
 from torch import nn
@@ -75,7 +75,7 @@ def choose(
     dtype: torch.dtype,
     block_bytes: int,
     model_bytes: int,
-    layout: str = "auto",
+    layout: Literal["auto", Layout] = "auto",
     parallel: bool = False,
 ) -> Plan:
     """The plan for products of `rows` rows.
@@ -84,8 +84,11 @@ def choose(
     decoding has spans of changing length, which no graph is captured for.
     """
     number_format = _computable(dtype, device)
-    automatic = layout == "auto"
-    chosen = _layout(device, rows, number_format, block_bytes) if automatic else _possible(layout, device)
+    chosen: Layout | None
+    if layout == "auto":
+        chosen = _layout(device, rows, number_format, block_bytes)
+    else:
+        chosen = _possible(layout, device)
     return Plan(
         layout=chosen,
         rows=rows,
@@ -107,10 +110,8 @@ def _layout(device: torch.device, rows: int, dtype: torch.dtype, block_bytes: in
     return "columns" if dtype == torch.float32 and rows in COLUMN_ROWS and beyond else "rows"
 
 
-def _possible(layout: str, device: torch.device) -> Layout:
-    if layout == "packed" and (device.type != "cpu" or not packs()):
-        return "rows"
-    return cast(Layout, layout)
+def _possible(layout: Layout, device: torch.device) -> Layout:
+    return "rows" if layout == "packed" and (device.type != "cpu" or not packs()) else layout
 
 
 def _computable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
