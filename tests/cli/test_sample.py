@@ -320,6 +320,8 @@ def test_an_interrupt_keeps_what_is_finished(toy):
         stderr=subprocess.PIPE,
         text=True,
         env=environment(toy),
+        # A shell without job control starts what it puts in the background, and all below, deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     first = [process.stdout.readline().strip() for _ in range(4)]
