@@ -1,6 +1,6 @@
-"""Weights into modules: built on the meta device, mapped from safetensors, assigned. No copies.
+"""Weights into modules: built on the meta device, mapped from their file, assigned. No copies.
 
-Foreign checkpoints (`.pth`, or safetensors under the authors' names) go through the variant's converter.
+Tensors under the authors' names go through the variant's converter.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from zoo.errors import PluginError, WeightsError, ZooError
 from zoo.plugins import describe
 from zoo.registry import Architecture, Converter, resolve
 from zoo.runtime.shapes_only import shapes_only
-
-PICKLE_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt")
+from zoo.store.checkpoints import read_checkpoint
+from zoo.store.formats import check_safetensors, looks_like, wrong_format
 
 
 def build_meta(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
@@ -42,35 +42,24 @@ def build(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Tensors of a safetensors file (mapped, not copied) or of a PyTorch checkpoint (weights only).
+    """Tensors of a safetensors file or a PyTorch checkpoint, told apart by content: mapped, not copied.
 
-    Raises `WeightsError` for a file that is neither, or that would need pickle to execute something.
+    Raises `WeightsError` for a file that is neither, is damaged, or holds something else than tensors where
+    they should be. Nothing that a file names is ever executed.
     """
-    if path.suffix in PICKLE_SUFFIXES:
-        return _read_pytorch(path)
+    kind = looks_like(path)
+    if kind == "pytorch":
+        return read_checkpoint(path)
+    if kind != "safetensors":
+        expected = "a safetensors file" if path.suffix == ".safetensors" else "a weights file"
+        raise wrong_format(path, kind, expected)
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
     except (SafetensorError, OSError) as error:
+        # Our own check knows better what is wrong, and what to do.
+        check_safetensors(path)
         raise WeightsError(f"{path}: is not a safetensors file: {error}") from error
-
-
-def _read_pytorch(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"{path}: cannot be read as a plain PyTorch checkpoint: {reason}",
-            "Only tensors are read; a file that would run code is never opened.",
-        ) from error
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsError(f"{path}: is not a state dict, expected a mapping from names to tensors")
-    return content
 
 
 def needs_conversion(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
