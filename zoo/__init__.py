@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from zoo.runtime.model import sample as sample
     from zoo.runtime.noise import Noise as Noise
     from zoo.runtime.noise import RecordedNoise as RecordedNoise
+    from zoo.store.manifest import Manifest as Manifest
+    from zoo.store.pull import pull as pull
 
     hookimpl: HookimplMarker
 
@@ -31,6 +33,7 @@ _HOMES = {
     "load": "zoo.runtime.model",
     "sample": "zoo.runtime.model",
     "LoadedModel": "zoo.runtime.model",
+    "pull": "zoo.store.pull",
     "list_models": "zoo.catalogue",
     "Request": "zoo.io.request",
     "Artifact": "zoo.io.artifacts",
@@ -41,6 +44,7 @@ _HOMES = {
     "Card": "zoo.cards",
     "Variant": "zoo.cards",
     "Reference": "zoo.references",
+    "Manifest": "zoo.store.manifest",
     "ZooError": "zoo.errors",
 }
 

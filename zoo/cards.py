@@ -17,10 +17,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from zoo.addresses import source_problem
 from zoo.errors import CardError, did_you_mean
 from zoo.references import is_name
 
 SCHEMA = 1
+
+#: No file has more bytes than this: 1 PiB.
+MOST_BYTES = 1 << 50
 
 State = Literal["built-in", "pulled", "published", "unpublished"]
 
@@ -64,14 +68,19 @@ class Metric:
 
 @dataclass(frozen=True)
 class File:
-    """One file of a variant; `source` lists mirrors in order: hf://, https://, file:// or a relative path."""
+    """One file of a variant; `source` lists mirrors in order: hf://, https://, file:// or a relative path.
+
+    A `pytorch` file is converted: the tensors under `entry`, where it holds more than tensors. A `raw` one,
+    such as a tokenizer, is kept as it is.
+    """
 
     role: str
     source: tuple[str, ...]
     sha256: str | None = None
     size: int | None = None
-    format: Literal["safetensors", "pytorch"] = "safetensors"
+    format: Literal["safetensors", "pytorch", "raw"] = "safetensors"
     converter: str | None = None
+    entry: str | None = None
 
     def local(self, folder: Path) -> Path | None:
         """The file beside the card, where the source is a relative path."""
@@ -219,17 +228,34 @@ class _Reader:
         variant: Variant = self.table(
             Variant, {"sampler": {}, "config": {}, **table, "name": name}, f"variant.{name}"
         )
+        roles: set[str] = set()
         for index, file in enumerate(variant.files):
             where = f"variant.{name}.files[{index}]"
-            if file.size is not None and file.size < 0:
-                raise self.error(where, "size", f"expected bytes, got {file.size}")
-            if not file.source:
-                raise self.error(where, "source", "expected at least one address")
-            if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
-                raise self.error(where, "sha256", f"expected 64 hexadecimal digits, got {file.sha256!r}")
+            if file.role in roles:
+                raise self.error(where, "role", f"{file.role!r} stands twice")
+            roles.add(file.role)
+            self.check_file(file, where)
         if variant.sampler and not isinstance(variant.sampler.get("name"), str):
             raise self.error(f"variant.{name}.sampler", "name", "expected the sampler's name")
         return variant
+
+    def check_file(self, file: File, where: str) -> None:
+        if not is_name(file.role):
+            raise self.error(where, "role", f"{file.role!r} is not a valid name")
+        if file.size is not None and not 0 <= file.size <= MOST_BYTES:
+            raise self.error(where, "size", f"expected bytes, got {file.size}")
+        if not file.source:
+            raise self.error(where, "source", "expected at least one address")
+        for index, source in enumerate(file.source):
+            problem = source_problem(source)
+            if problem:
+                raise self.error(where, f"source[{index}]", problem)
+        if file.sha256 is not None and not re.fullmatch(r"[0-9a-f]{64}", file.sha256):
+            raise self.error(where, "sha256", f"expected 64 hexadecimal digits, got {file.sha256!r}")
+        if file.format == "raw" and file.converter is not None:
+            raise self.error(where, "converter", "a raw file is kept as it is")
+        if file.entry is not None and (file.format != "pytorch" or not file.entry):
+            raise self.error(where, "entry", "expected the name of an entry of a pytorch file")
 
     def table(
         self,

@@ -102,7 +102,7 @@ def _devices() -> Iterator[Finding]:
 
 
 def _store() -> Iterator[Finding]:
-    from zoo.store.locate import home
+    from zoo.store.layout import home
 
     place = home()
     there = next(folder for folder in (place, *place.absolute().parents) if folder.exists())
@@ -110,10 +110,36 @@ def _store() -> Iterator[Finding]:
         yield Finding(
             "fail", f"store {place}: {there} cannot be written", "Set ZOO_HOME to a folder that can."
         )
-        return
-    free = shutil.disk_usage(there).free
-    hint = "" if free >= LITTLE_DISK else "Set ZOO_HOME to a folder on a larger disk."
-    yield Finding("warn" if hint else "ok", f"store {place}: {human_bytes(free)} free", hint)
+    else:
+        free = shutil.disk_usage(there).free
+        hint = "" if free >= LITTLE_DISK else "Set ZOO_HOME to a folder on a larger disk."
+        yield Finding("warn" if hint else "ok", f"store {place}: {human_bytes(free)} free", hint)
+    yield from _stored()
+
+
+def _stored() -> Iterator[Finding]:
+    """What the store holds: pulled models, and downloads that wait to be finished or removed."""
+    from zoo.store.locate import gone, pulled_here
+    from zoo.store.pruning import leftovers
+
+    here = pulled_here()
+    yield Finding("ok", f"pulled models: {len(here.manifests)}, {human_bytes(here.size)}")
+    for entry in here.damaged:
+        yield Finding("fail", entry.error.message, entry.error.hint)
+    for manifest in here.manifests:
+        for file in manifest.files:
+            if not os.path.isfile(file.path):
+                error = gone(manifest.reference, file.path)
+                yield Finding("fail", error.message, error.hint)
+    found = leftovers()
+    parts = [item for item in found if item.kind == "part"]
+    if parts:
+        text = f"unfinished downloads: {len(parts)}, {human_bytes(sum(item.size for item in parts))}"
+        yield Finding("ok", text, "zoo pull goes on with them; zoo prune removes them.")
+    rest = [item for item in found if item.kind != "part" and item.kept is None]
+    if rest:
+        text = f"files that no model needs: {len(rest)}, {human_bytes(sum(item.size for item in rest))}"
+        yield Finding("warn", text, "zoo prune")
 
 
 def _settings() -> Iterator[Finding]:
@@ -130,7 +156,6 @@ def _settings() -> Iterator[Finding]:
 
 def _cards() -> Iterator[Finding]:
     from zoo.catalogue import list_models, load_catalogue, state_of
-    from zoo.store.locate import is_pulled, locate
 
     catalogue = load_catalogue()
     models = list_models(catalogue)
@@ -142,11 +167,6 @@ def _cards() -> Iterator[Finding]:
             yield from (
                 _weights(f"{card.method}:{variant.name}", file, card.folder) for file in variant.files
             )
-        elif is_pulled(card.method, variant.name):
-            for path in locate(card, variant).values():
-                if not path.is_file():
-                    text = f"{card.method}:{variant.name}: {path} is missing"
-                    yield Finding("fail", text, "The manifest names a file that is gone.")
 
 
 def _weights(reference: str, file: object, folder: Path) -> Finding:

@@ -71,6 +71,10 @@ class ChecksumError(ZooError):
     exit_code = ExitCode.CHECKSUM
 
 
+class NetworkError(ZooError):
+    """A server could not be reached, or did not answer as it should."""
+
+
 class LicenceError(ZooError):
     """A licence has to be accepted, or a login is missing."""
 

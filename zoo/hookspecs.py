@@ -117,9 +117,11 @@ def resolve_reference(reference: Reference) -> tuple[Card, str] | None:
 
 @hookspec(firstresult=True)
 def fetch(source: str, destination: Path, progress: Progress) -> bool | None:
-    """Fetch `source` (a URI) into the file `destination`.
+    """Called by `zoo pull` for a scheme that the core lacks: fetch the URI `source` into `destination`.
 
-    Return True when done, or None for a scheme that the plugin does not know. The core has hf, https, file.
+    The core has hf, https, http to this machine, and file. Return True when the file is complete, or None for
+    a scheme that the plugin does not know. `destination` may hold what an interrupted call left there, to go
+    on with. What is fetched is checked, converted and put in its place like any other file.
     """
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from zoo.cards import Card, File, Variant
-from zoo.errors import InvalidInput, ZooError
+from zoo.errors import InvalidInput, WeightsError, ZooError
 from zoo.io.artifacts import Artifact, Provenance
 from zoo.io.request import Request
 from zoo.registry import Architecture, Sampler, resolve
@@ -25,7 +25,7 @@ from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_fail
 from zoo.runtime.sampling import Batch, Item, OnStep, Plan, batches
 from zoo.runtime.threads import cpu_threads, suitable_threads
 from zoo.session import Session, default_session
-from zoo.store.locate import locate
+from zoo.store.locate import gone, identity, locate
 from zoo.version import __version__
 
 if TYPE_CHECKING:
@@ -225,20 +225,35 @@ def load(
     chosen = device or session.plugins.first("choose_device", request=request) or devices.core_device()
     place = devices.checked_device(chosen)
     number_format = devices.checked_dtype(dtype) if dtype else _default_dtype(module, variant, place)
-    paths = locate(card, variant, Path(weights) if weights is not None else None)
+    given = Path(weights) if weights is not None else None
+    paths = locate(card, variant, given)
     memory.check_weights_fit(module, name, place, number_format)
-    tensors = _tensors(session, card, variant, module, paths["model"])
+    tensors = _located_tensors(session, card, variant, module, paths["model"], given is None)
     with cpu_threads(threads or suitable_threads(module, 1, place)):
         assign(module, tensors, place, number_format, str(paths["model"]))
-    identity = _identity(variant, paths["model"], weights is not None)
+    source = str(paths["model"])
+    if given is None:
+        source = identity(card, variant, paths["model"]) or source
     return LoadedModel(
-        card, variant, architecture, {"model": module}, place, number_format, identity, session, threads
+        card, variant, architecture, {"model": module}, place, number_format, source, session, threads
     )
 
 
 def _default_dtype(module: nn.Module, variant: Variant, place: torch.device) -> torch.dtype:
     blocks = module.blocks if isinstance(module, AutoregressiveFlow) else ()
     return devices.default_dtype(variant.dtype, place, memory.heaviest(blocks, torch.float32))
+
+
+def _located_tensors(
+    session: Session, card: Card, variant: Variant, module: nn.Module, path: Path, located: bool
+) -> dict[str, Tensor]:
+    try:
+        return _tensors(session, card, variant, module, path)
+    except WeightsError as error:
+        if located and not path.exists():
+            # Removed by another process between the look at the manifest and the opening.
+            raise gone(f"{card.method}:{variant.name}", path) from error
+        raise
 
 
 def _tensors(
@@ -254,11 +269,6 @@ def _tensors(
 
 def _model_file(variant: Variant) -> File:
     return next((file for file in variant.files if file.role == "model"), variant.files[0])
-
-
-def _identity(variant: Variant, path: Path, given: bool) -> str:
-    digest = None if given or not variant.files else _model_file(variant).sha256
-    return f"sha256:{digest}" if digest else str(path)
 
 
 def sample(

@@ -1,31 +1,27 @@
 """Finding a variant's files on this machine. Never touches the network.
 
-A pulled variant is one with a manifest: `models/<method>/<variant>.json` in the store, written last and
-atomically. It maps every role to the file that holds it: {"files": [{"role": ..., "path": ...}, ...]}.
+The places, in this order: what the user gave, the manifest of a pulled variant, the folder of the card.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from zoo.cards import Card, File, Variant
-from zoo.errors import InvalidInput, NotPulled, WeightsError
+from zoo.errors import InvalidInput, NotFound, NotPulled, WeightsError
+from zoo.references import is_name, parse_reference
+from zoo.store.layout import manifest_path, manifests
 
+if TYPE_CHECKING:
+    # Reading manifests needs json and hashlib; `zoo list` shall not pay for them where nothing was pulled.
+    from zoo.catalogue import Catalogue
+    from zoo.store.manifest import Manifest
 
-def home() -> Path:
-    """The store: `$ZOO_HOME`, else the platform's cache folder."""
-    if os.environ.get("ZOO_HOME"):
-        return Path(os.environ["ZOO_HOME"]).expanduser()
-    import platformdirs
-
-    return Path(platformdirs.user_cache_dir("zoo", appauthor=False))
-
-
-def manifest_path(method: str, variant: str) -> Path:
-    """The manifest whose existence means "pulled"."""
-    return home() / "models" / method / f"{variant}.json"
+SAFETENSORS = ".safetensors"
 
 
 def is_pulled(method: str, variant: str) -> bool:
@@ -36,15 +32,17 @@ def is_pulled(method: str, variant: str) -> bool:
 def locate(card: Card, variant: Variant, weights: Path | None = None) -> dict[str, Path]:
     """The files of a variant by role.
 
-    `weights` replaces the model's file, or all files when it is a folder that holds `<role>.safetensors`.
-    Raises `NotPulled` with the way to get the files, `WeightsError` when a file is gone.
+    `weights` replaces the model's file, or all files when it is a folder that holds `<role>.safetensors`, as
+    `zoo cp` makes it. Raises `NotPulled` with the way to get the files, `WeightsError` when a file is gone or
+    the card names one that it did not name when the variant was pulled.
     """
     if weights is not None:
         return _given(variant, weights)
     if not variant.files:
         raise NotPulled(*_unpublished(card, variant))
-    if is_pulled(card.method, variant.name):
-        return _from_manifest(card.method, variant.name)
+    pulled = _pulled(card, variant)
+    if pulled is not None:
+        return pulled
     found = {file.role: file.local(card.folder) for file in variant.files}
     if any(path is None for path in found.values()):
         raise NotPulled(*_how_to_get(card, variant))
@@ -57,30 +55,179 @@ def locate(card: Card, variant: Variant, weights: Path | None = None) -> dict[st
     return paths
 
 
+def identity(card: Card, variant: Variant, path: Path) -> str | None:
+    """`sha256:<digest>` of a file that `locate` found, as its manifest or card says; None if neither does."""
+    if is_pulled(card.method, variant.name):
+        from zoo.store.manifest import read_manifest
+
+        manifest = read_manifest(card.method, variant.name)
+        for stored in manifest.files if manifest else ():
+            if stored.path == path:
+                return f"sha256:{stored.sha256}"
+    for file in variant.files:
+        if file.sha256 is not None and file.local(card.folder) == path:
+            return f"sha256:{file.sha256}"
+    return None
+
+
+def gone(reference: str, path: Path) -> WeightsError:
+    """The error for a file of a pulled variant that is not there, or not any more."""
+    return WeightsError(
+        f"{path}: is gone, though the manifest of {reference} names it",
+        f"zoo pull {reference} gets it again; zoo rm {reference} forgets it.",
+    )
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A manifest that cannot be read, or a folder of manifests; then `reference` is None."""
+
+    path: Path
+    reference: str | None
+    error: WeightsError
+
+    @property
+    def name(self) -> str:
+        """What to call it in a message."""
+        return self.reference or str(self.path)
+
+
+@dataclass(frozen=True)
+class PulledHere:
+    """The whole store: every manifest, and those that cannot be read and may name any file."""
+
+    manifests: tuple[Manifest, ...]
+    damaged: tuple[Unreadable, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files, each counted once whoever uses it."""
+        sizes: dict[Path, int] = {}
+        for manifest in self.manifests:
+            for file in manifest.files:
+                sizes[file.path] = file.size
+                if file.original is not None and file.original.path is not None:
+                    sizes[file.original.path] = file.original.size
+        return sum(sizes.values())
+
+
+def pulled_here() -> PulledHere:
+    """Every manifest of the store, by reference."""
+    found: list[Manifest] = []
+    damaged: list[Unreadable] = []
+    for method, variant in _manifest_names(damaged):
+        from zoo.store.manifest import read_manifest
+
+        try:
+            manifest = read_manifest(method, variant)
+        except WeightsError as error:
+            path = manifest_path(method, variant)
+            damaged.append(Unreadable(path, f"{method}:{variant}", error))
+        else:
+            if manifest is not None:
+                found.append(manifest)
+    return PulledHere(tuple(found), tuple(damaged))
+
+
+def meant(text: str, catalogue: Catalogue) -> tuple[str, str]:
+    """Method and variant that a reference means on this machine; raises `NotFound`.
+
+    A pulled variant is found by its own name also where its card, or the plugin that brought it, is gone.
+    """
+    reference = parse_reference(text)
+    if reference.revision is None and reference.variant and is_pulled(reference.method, reference.variant):
+        return reference.method, reference.variant
+    try:
+        card, variant = resolved(text, catalogue)
+    except NotFound as error:
+        names = [name for method, name in _manifest_names([]) if method == reference.method]
+        if names and reference.variant is None:
+            pulled = ", ".join(f"{reference.method}:{name}" for name in names)
+            raise NotFound(error.message, f"There is no card of it; pulled are: {pulled}") from error
+        raise
+    return card.method, variant.name
+
+
+def resolved(text: str, catalogue: Catalogue) -> tuple[Card, Variant]:
+    """Card and variant of a reference, by the cards; by the plugins only where no card answers."""
+    try:
+        return catalogue.resolve(text)
+    except NotFound:
+        # Only now is it worth to import plugins: one may answer for references that no card file knows.
+        from zoo.session import Session
+
+        return Session(catalogue).resolve(text)
+
+
+def _manifest_names(damaged: list[Unreadable]) -> Iterator[tuple[str, str]]:
+    """Method and variant of every manifest. Folders that cannot be listed are added to `damaged`."""
+    folders = [Path(entry.path) for entry in _entries(manifests(), damaged) if is_name(entry.name)]
+    for folder in sorted(folders):
+        for entry in sorted(_entries(folder, damaged), key=lambda entry: entry.name):
+            name, suffix = os.path.splitext(entry.name)
+            if suffix == ".json" and is_name(name):
+                yield folder.name, name
+
+
+def _entries(folder: Path, damaged: list[Unreadable]) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except NotADirectoryError:
+        return []
+    except OSError as error:
+        # A link that leads nowhere, such as to a disk that is not there, may hold manifests as well.
+        if not isinstance(error, FileNotFoundError) or os.path.lexists(folder):
+            reason = (error.strerror or str(error)).lower()
+            text = f"{folder}: cannot be read: {reason}"
+            hint = "Check its permissions, and that its disk is mounted."
+            damaged.append(Unreadable(folder, None, WeightsError(text, hint)))
+        return []
+
+
 def _given(variant: Variant, weights: Path) -> dict[str, Path]:
     if weights.is_file():
         return {"model": weights}
     if not weights.is_dir():
         raise InvalidInput(f"{weights}: no such file", "--weights takes a weights file, or a folder of them.")
-    roles = [file.role for file in variant.files] or ["model"]
-    paths = {role: weights / f"{role}.safetensors" for role in roles}
-    missing = [path.name for path in paths.values() if not path.is_file()]
+    found = {role: _of_role(role, weights) for role in [file.role for file in variant.files] or ["model"]}
+    missing = [f"{role}{SAFETENSORS}" for role, path in found.items() if path is None]
     if missing:
         raise InvalidInput(
-            f"{weights}: has no {', '.join(missing)}", "The folder holds one <role>.safetensors each."
+            f"{weights}: has no {', '.join(missing)}",
+            "The folder holds one <role>.safetensors each, as zoo cp makes it.",
         )
-    return paths
+    return {role: path for role, path in found.items() if path is not None}
 
 
-def _from_manifest(method: str, variant: str) -> dict[str, Path]:
-    path = manifest_path(method, variant)
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))["files"]
-        return {entry["role"]: path.parent / entry["path"] for entry in entries}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise WeightsError(
-            f"{path}: is damaged: {error}", f"Delete it to forget that {method}:{variant} was pulled."
-        ) from error
+def _of_role(role: str, folder: Path) -> Path | None:
+    """`<role>.safetensors`, or the one file with another suffix, as roles without tensors have it."""
+    usual = folder / f"{role}{SAFETENSORS}"
+    if usual.is_file():
+        return usual
+    others = [path for path in folder.iterdir() if path.stem == role and path.suffix and path.is_file()]
+    return others[0] if len(others) == 1 else None
+
+
+def _pulled(card: Card, variant: Variant) -> dict[str, Path] | None:
+    """The stored files by role; None where there is no manifest."""
+    if not is_pulled(card.method, variant.name):
+        return None
+    from zoo.store.manifest import read_manifest
+
+    manifest = read_manifest(card.method, variant.name)
+    if manifest is None:  # Removed since the line above.
+        return None
+    for role in (file.role for file in variant.files):
+        if manifest.file(role) is None:
+            raise WeightsError(
+                f"{manifest.reference} was pulled without the file '{role}', which its card names by now",
+                f"zoo pull {manifest.reference} gets it.",
+            )
+    for file in manifest.files:
+        if not os.path.isfile(file.path):
+            raise gone(manifest.reference, file.path)
+    return {file.role: file.path for file in manifest.files}
 
 
 def built_in_alternative(card: Card) -> str | None:
@@ -103,9 +250,12 @@ def _unpublished(card: Card, variant: Variant) -> tuple[str, str]:
 def _how_to_get(card: Card, variant: Variant) -> tuple[str, str]:
     reference = f"{card.method}:{variant.name}"
     files = [file for file in variant.files if file.local(card.folder) is None]
-    lines = [f"Download {address(file)}" for file in files]
-    name = address(files[0]).rsplit("/", 1)[-1].partition("@")[0]
-    lines.append(f"then: zoo sample {reference} --weights {name}")
+    lines = [f"zoo pull {reference}"]
+    for index, file in enumerate(files):
+        name = address(file).rsplit("/", 1)[-1].partition("@")[0]
+        lines.append(f"{'Or by hand: download' if index == 0 else 'and'} {address(file)}")
+        role = f"{file.role}=" if len(variant.files) > 1 else ""
+        lines.append(f"then: zoo pull {reference} --from {role}{name}")
     alternative = built_in_alternative(card)
     if alternative:
         lines.append(f"Without a download: zoo sample {alternative}")

@@ -1,0 +1,1 @@
+"""Bringing the bytes of a file here: parts that survive, ranges side by side, tries and pauses."""

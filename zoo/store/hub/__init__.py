@@ -1,0 +1,1 @@
+"""The Hugging Face hub: its addresses, what it says of a file, and its cache on this machine."""
