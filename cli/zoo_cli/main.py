@@ -27,6 +27,11 @@ VERBS = {
     "list": "List models and where their weights are.",
     "show": "Show everything a card says about a model.",
     "search": "Search the cards by words.",
+    "pull": "Download a model's weights.",
+    "rm": "Remove pulled weights.",
+    "prune": "Remove what no model uses.",
+    "verify": "Check weights against their digests.",
+    "cp": "Copy a model to a plain folder.",
     "sample": "Draw samples from a model.",
     "replay": "Repeat a sample from the metadata in its file.",
     "train": "Train a built-in variant by its recipe.",
@@ -163,6 +168,7 @@ def cli() -> None:
     zoo sample --prompt "a red circle"     draw with the built-in model
     zoo list                               what there is
     zoo show tarflow:afhq256               everything about one model
+    zoo pull tarflow:afhq256               download its weights
     """
 
 

@@ -47,11 +47,11 @@ class Output:
     def line(self, text: str = "") -> None:
         """A line of the result, in text mode only."""
         if self.mode == "text":
-            print(_clean(text))
+            print(clean(text))
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
         """A table of the result; columns whose name ends in ">" are aligned right."""
-        cells = [["" if cell is None else _clean(str(cell)) for cell in row] for row in rows]
+        cells = [["" if cell is None else clean(str(cell)) for cell in row] for row in rows]
         if sys.stdout.isatty():
             _rich_table(columns, cells)
         else:
@@ -76,12 +76,12 @@ class Output:
     def note(self, text: str) -> None:
         """Progress in words, on stderr, in text mode only."""
         if self.mode == "text":
-            print(_clean(text), file=sys.stderr)
+            print(clean(text), file=sys.stderr)
 
     def detail(self, text: str) -> None:
         """A note that only --verbose shows."""
         if self.verbose:
-            print(_clean(text), file=sys.stderr)
+            print(clean(text), file=sys.stderr)
 
     def error(self, message: str, hint: str = "") -> None:
         """What went wrong and what to do next."""
@@ -164,7 +164,8 @@ def _plain_table(columns: Sequence[str], rows: list[list[str]]) -> None:
 _CONTROL = {code: None for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
+    """`text` without control characters, other than line ends and tabs."""
     return text.translate(_CONTROL)
 
 
@@ -173,7 +174,7 @@ def _is_unicode(stream: IO[str]) -> bool:
 
 
 def _say(stream: IO[str], label: str, style: str, text: str) -> None:
-    first, *rest = _clean(text).splitlines() or [""]
+    first, *rest = clean(text).splitlines() or [""]
     if stream.isatty() and not os.environ.get("NO_COLOR"):
         console(stream).print(f"{label}:", style=style, end=" ")
     else:

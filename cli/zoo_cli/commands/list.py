@@ -21,6 +21,9 @@ STATES = ("built-in", "pulled", "published", "unpublished")
 def command(pattern: str | None, state: str | None, task: str | None, out: Output) -> None:
     """List models, their state, size and number of parameters.
 
+    The size of a pulled model is what it takes on this machine; "unverified" means that nobody publishes a
+    digest of its files.
+
     PATTERN is the beginning of a reference, or a pattern with * and ?. A star behind a reference marks the
     default variant of its method: what the bare name of the method means.
 
@@ -50,6 +53,7 @@ def command(pattern: str | None, state: str | None, task: str | None, out: Outpu
         and (task is None or task in row["tasks"])
     ]
     show_models(rows, out)
+    _tell_pulled(rows, out)
 
 
 def show_models(rows: list[dict[str, Any]], out: Output) -> None:
@@ -78,7 +82,22 @@ def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     size = "" if row["size"] is None else human_bytes(row["size"])
     params = "" if row["params"] is None else human_count(row["params"])
     mark = " *" if row["default"] else ""
-    return f"{row['reference']}{mark}", row["state"], size, params, row["summary"]
+    state = f"{row['state']} (unverified)" if row["verified"] is False else row["state"]
+    return f"{row['reference']}{mark}", state, size, params, row["summary"]
+
+
+def _tell_pulled(rows: list[dict[str, Any]], out: Output) -> None:
+    """What all pulled models take together, and which of them cannot be used."""
+    if not any(row["state"] == "pulled" for row in rows):
+        return
+    from zoo.quantities import human_bytes
+    from zoo.store.layout import home
+    from zoo.store.locate import pulled_here
+
+    here = pulled_here()
+    out.warnings(f"{entry.error.message}\n{entry.error.hint}" for entry in here.damaged)
+    count = f"{len(here.manifests)} pulled model{'' if len(here.manifests) == 1 else 's'}"
+    out.hint(f"{count}: {human_bytes(here.size)} on this machine. The store is {home()}")
 
 
 def _check_task(task: str, rows: list[dict[str, Any]]) -> None:

@@ -12,7 +12,6 @@ from zoo_cli.output import Output, output_options
 
 if TYPE_CHECKING:
     from zoo.cards import Card, Variant
-    from zoo.catalogue import Catalogue
 
 #: More class names than this would push everything else off the screen.
 MOST_CLASSES = 60
@@ -24,6 +23,8 @@ MOST_CLASSES = 60
 def command(reference: str, out: Output) -> None:
     """Show what is known about a model: paper, code, architecture, sampler, files, licence and figures.
 
+    Of a pulled model also where its files lie on this machine, and who vouched for their content.
+
     REF is method[:variant]; a bare method means its default variant. What the card does not say is unknown.
 
     \b
@@ -34,28 +35,17 @@ def command(reference: str, out: Output) -> None:
     """
     from zoo.catalogue import load_catalogue
     from zoo.describe import details
+    from zoo.store.locate import resolved
 
     catalogue = load_catalogue()
     try:
-        card, variant = _resolve(catalogue, reference)
+        card, variant = resolved(reference, catalogue)
     finally:
         # A skipped card may be why the reference is unknown.
         out.warnings(catalogue.warnings)
     document = details(catalogue, card, variant)
     out.result(document, lambda: _print(document, out), quiet=[document["reference"]])
     _next_step(card, variant, out)
-
-
-def _resolve(catalogue: Catalogue, reference: str) -> tuple[Card, Variant]:
-    from zoo.errors import NotFound
-
-    try:
-        return catalogue.resolve(reference)
-    except NotFound:
-        # Only now is it worth to import plugins: one may answer for references that no card file knows.
-        from zoo.session import Session
-
-        return Session(catalogue).resolve(reference)
 
 
 def _next_step(card: Card, variant: Variant, out: Output) -> None:
@@ -118,6 +108,7 @@ def _sections(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         (f"architecture {document['architecture']}", _settings(document["config"])),
         (f"sampler {name}", _settings(sampler) or ["no defaults"] if name else []),
         ("files", [line for file in document["files"] for line in _file(file)]),
+        ("on this machine", _pulled(document["pulled"])),
         ("metrics", [f"{m['name']}: {m['value']:g}  ({m['source']})" for m in document["metrics"]]),
     ]
 
@@ -168,3 +159,31 @@ def _file(file: Mapping[str, Any]) -> list[str]:
         *(f"  source {source}" for source in file["source"]),
         f"  sha256 {file['sha256'] or 'unknown'}",
     ]
+
+
+def _pulled(pulled: Mapping[str, Any] | None) -> list[str]:
+    """Where the files of a pulled variant lie, and who vouched for them."""
+    if pulled is None:
+        return []
+    lines = [f"pulled on {pulled['at'][:10]} by zoo {pulled['zoo']}"]
+    if pulled["licence_accepted"]:
+        lines.append(f"its licence was accepted on {pulled['licence_accepted'][:10]}")
+    for file in pulled["files"]:
+        lines += [
+            f"{file['role']}: {file['path']}",
+            f"  {file['size']} bytes, sha256 {file['sha256']}",
+            f"  {_vouched(file, pulled['at'])}",
+        ]
+        original = file["original"]
+        if original and original["path"]:
+            lines.append(f"  its download was kept: {original['path']}, {original['size']} bytes")
+        if file["shared"]:
+            lines.append("  in the Hugging Face cache, where it lay before: zoo rm leaves it there")
+    return lines
+
+
+def _vouched(file: Mapping[str, Any], pulled: str) -> str:
+    if file["verified"]:
+        return f"verified: what was downloaded has the digest that the {file['digest_from']} gives"
+    since = file["first_pulled"] or pulled
+    return f"unverified: first pulled on {since[:10]}, nobody publishes a digest"
