@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 
 import pytest
@@ -128,13 +129,13 @@ def test_what_does_not_fit_is_not_written(zoo, ours, tmp_path, change, expected,
 def test_files_that_cannot_be_read(zoo, tmp_path):
     (tmp_path / "bad.safetensors").write_bytes(b"nonsense")
     (tmp_path / "bad.pth").write_bytes(b"nonsense")
-    torch.save({"model": {"x": torch.zeros(1)}}, tmp_path / "nested.pth")
+    torch.save({"run": {"model": {"x": torch.zeros(1)}}}, tmp_path / "nested.pth")
     for name, text in [
         ("bad.safetensors", "is not a safetensors file"),
-        ("bad.pth", "cannot be read"),
+        ("bad.pth", "is not a weights file, it looks like: unknown content"),
         ("gone.pth", "no such file"),
         ("gone.safetensors", "no such file"),
-        ("nested.pth", "is not a state dict"),
+        ("nested.pth", "nested too deep, in 'run'/'model'"),
     ]:
         result = zoo("convert", REFERENCE, tmp_path / name, tmp_path / "x.safetensors")
         assert result.code == 1, name
@@ -206,11 +207,12 @@ def test_a_failed_write_leaves_nothing(ours, tmp_path, monkeypatch):
     from zoo.errors import OutputNotWritable
     from zoo.store import conversion
 
-    def fail(*_, **__):
-        raise RuntimeError("write failed")
+    def fail(tensors, path, **_):
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(conversion, "save_file", fail)
-    with pytest.raises(OutputNotWritable, match="write failed"):
+    monkeypatch.setattr(conversion, "write_tensors", fail)
+    with pytest.raises(OutputNotWritable, match=r"x\.safetensors: no space left on device"):
         convert_file(Session(), REFERENCE, ours, tmp_path / "x.safetensors")
     assert list(tmp_path.iterdir()) == []
 

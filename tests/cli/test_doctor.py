@@ -149,7 +149,7 @@ def test_a_check_that_breaks_down_is_a_finding(diagnosis, monkeypatch):
     def explode():
         raise OSError("no such thing")
 
-    monkeypatch.setattr("zoo.store.locate.home", explode)
+    monkeypatch.setattr("zoo.store.layout.home", explode)
     findings, code = diagnosis()
     assert any("OSError: no such thing" in text and status == "fail" for text, status in findings.items())
     assert any(text.startswith("plugin toy") for text in findings)

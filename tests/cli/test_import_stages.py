@@ -67,6 +67,7 @@ def top(names: set[str]) -> set[str]:
         ("plugins",),
         ("plugins", "--json"),
         ("sample", "--help"),
+        ("pull", "--help"),
     ],
     ids=" ".join,
 )
@@ -95,6 +96,73 @@ def test_stage_b(modules, arguments):
     allowed = {"pluggy"} if "set" in arguments else set()
     assert top(names) & (HEAVY | {"rich"}) <= allowed
     assert methods(names) == set()
+
+
+#: A model whose only file lies on this machine and is stored as it is.
+CARD = """
+schema = 1
+method = "near"
+title = ""
+summary = ""
+tasks = []
+default = "only"
+[variant.only]
+summary = ""
+architecture = "none"
+[[variant.only.files]]
+role = "words"
+source = ["file://{source}"]
+format = "raw"
+"""
+
+
+@pytest.fixture
+def near(tmp_path):
+    """The reference of a model that can be pulled without a network."""
+    source = tmp_path / "words.json"
+    source.write_text("{}", encoding="utf-8")
+    cards = tmp_path / "zoo" / "cards"
+    cards.mkdir(parents=True)
+    (cards / "near.toml").write_text(CARD.format(source=source), encoding="utf-8")
+    return "near:only"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("pull",),
+        ("pull", "--json"),
+        ("list",),
+        ("show", "near"),
+        ("verify",),
+        ("verify", "near"),
+        ("cp", "near", "{folder}"),
+        ("rm", "near", "--dry-run"),
+        ("rm", "near"),
+        ("rm", "--all", "--yes"),
+        ("prune", "--dry-run"),
+        ("prune", "--yes"),
+    ],
+    ids=" ".join,
+)
+def test_the_store_is_looked_after_in_stage_b(modules, near, tmp_path, arguments):
+    modules("pull", near)
+    words = [word.format(folder=tmp_path / "copy") for word in arguments]
+    names = modules(*words, *([near] if arguments[0] == "pull" else []))
+    assert top(names) & (HEAVY | {"rich"}) == set()
+    assert methods(names) == set()
+    if arguments[0] == "pull":
+        # What is here already costs no network code either.
+        assert names & {"ssl", "http.client", "asyncio"} == set()
+
+
+def test_a_pull_imports_what_its_files_need(modules, near):
+    names = modules("pull", near)
+    # Neither a file of the hub nor a checkpoint.
+    assert top(names) & (HEAVY | {"rich"}) == set()
+    assert methods(names) == set()
+    names = modules("pull", "tarflow:shapes")
+    assert top(names) & (HEAVY | {"rich"}) == set()
 
 
 def test_help_imports_little(modules):

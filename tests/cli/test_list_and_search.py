@@ -13,6 +13,7 @@ KEYS = {
     "tasks",
     "state",
     "size",
+    "verified",
     "params",
     "licence",
     "default",

@@ -146,6 +146,44 @@ MISTAKES = [
     ),
     (("variant", "one", "files", 1, "size"), -1, "[variant.one.files[1]] size: expected bytes, got -1"),
     (("variant", "one", "files", 0, "format"), "onnx", "[variant.one.files[0]] format: expected one of"),
+    (("variant", "one", "files", 1, "role"), "model", "[variant.one.files[1]] role: 'model' stands twice"),
+    *(
+        (
+            ("variant", "one", "files", 0, "role"),
+            role,
+            f"[variant.one.files[0]] role: {role!r} is not a valid name",
+        )
+        for role in ("", "Model", "../model", "a/b", ".model", "text encoder", "x" * 65, "a\n")
+    ),
+    (("variant", "one", "files", 0, "role"), 3, "[variant.one.files[0]] role: expected a text, got 3"),
+    *(
+        (
+            ("variant", "one", "files", 0, "size"),
+            size,
+            f"[variant.one.files[0]] size: expected bytes, got {size}",
+        )
+        for size in (-1, 2**50 + 1, 10**30)
+    ),
+    (
+        ("variant", "one", "files", 0, "size"),
+        True,
+        "[variant.one.files[0]] size: expected a whole number, got True",
+    ),
+    (
+        ("variant", "one", "files", 0, "size"),
+        7.0,
+        "[variant.one.files[0]] size: expected a whole number, got 7.0",
+    ),
+    (
+        ("variant", "one", "files", 0, "entry"),
+        "ema",
+        "[variant.one.files[0]] entry: expected the name of an entry of a pytorch file",
+    ),
+    (
+        ("variant", "one", "files", 1, "entry"),
+        "",
+        "[variant.one.files[1]] entry: expected the name of an entry of a pytorch file",
+    ),
 ]
 
 
@@ -163,6 +201,133 @@ def test_a_mistake_names_file_table_and_key(where, value, expected):
         parse_card(changed, Path("cards/x.toml"))
     assert caught.value.message.startswith("cards/x.toml: ")
     assert expected in caught.value.message
+
+
+FINE = [
+    "x.safetensors",
+    "weights/x.safetensors",
+    "weights/../x.safetensors",
+    "./a:b",
+    "https://example.org/x.pth",
+    "https://example.org:8443/a%20b/x.pth?download=true",
+    "https://example.org/a@b",
+    "http://localhost:8000/x",
+    "http://127.0.0.1/x",
+    "http://127.8.9.10:81/x",
+    "http://[::1]:81/x",
+    "hf://o/r/x.pth",
+    "hf://o/r/folder/x.pth@main",
+    "file:///data/x.pth",
+    "file://localhost/data/x.pth",
+    "s3://bucket/x.pth",
+    "git+ssh://git@example.org/x",
+]
+
+FOREIGN = [
+    ("", "is a folder"),
+    (".", "is a folder"),
+    ("weights/", "is a folder"),
+    ("weights/..", "is a folder"),
+    ("../x", "leads out of the card's folder"),
+    ("a/../../a/x", "leads out of the card's folder"),
+    ("/data/x", "is an absolute path"),
+    ("weights\\x", "holds a backslash"),
+    ("https://example.org\\@evil.org/x", "holds a backslash"),
+    ("a\0b", "holds a character that cannot be printed"),
+    ("https://example.org/\x1b[2Jx", "holds a character that cannot be printed"),
+    ("hf://o/r/\u202ex", "holds a character that cannot be printed"),
+    ("https:/example.org/x", "is of no known form"),
+    ("http:x", "is of no known form"),
+    ("C:x", "is of no known form"),
+    ("HTTPS://example.org/x", "is of no known form"),
+    ("3s://bucket/x", "is of no known form"),
+    ("://x", "is of no known form"),
+    ("weights/a://b", "is of no known form"),
+    ("s3://", "is only a scheme"),
+    ("https://", "is no address"),
+    ("https:///x", "is no address"),
+    ("https://[::1/x", "is no address"),
+    ("https://example.org:99999/x", "is no address"),
+    ("https://example.org/a b", "is no address"),
+    ("https://exämple.org/x", "is no address"),
+    ("http://example.org/x", "is plain http"),
+    ("http://127.evil.org/x", "is plain http"),
+    ("http://localhost.evil.org/x", "is plain http"),
+    ("http://0.0.0.0/x", "is plain http"),
+    ("hf://o/x", "is no address of the hub: names no file"),
+    ("hf://o/r/../x", "is no address of the hub"),
+    ("hf://o/r/a/./x", "is no address of the hub"),
+    ("hf://../r/x", "is no address of the hub"),
+    ("hf://o/r/x@", "is no address of the hub"),
+    ("hf://datasets/r/x", "is no address of the hub"),
+    ("file://server/x", "is of another machine"),
+    ("file://", "is of another machine"),
+    ("file:///data/", "is a folder"),
+]
+
+
+def with_sources(*sources: str) -> dict:
+    changed = document()
+    changed["variant"]["one"]["files"][0]["source"] = list(sources)
+    return changed
+
+
+@pytest.mark.parametrize("source", FINE)
+def test_sources_of_a_known_form(source):
+    assert parse_card(with_sources(source)).variants["one"].files[0].source == (source,)
+
+
+@pytest.mark.parametrize(("source", "problem"), FOREIGN, ids=[repr(source) for source, _ in FOREIGN])
+def test_other_sources_are_refused(source, problem):
+    with pytest.raises(CardError) as caught:
+        parse_card(with_sources("https://example.org/x", source), Path("cards/x.toml"))
+    message = caught.value.message
+    assert message.startswith(f"cards/x.toml: [variant.one.files[0]] source[1]: {source!r} {problem}")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://me:hunter2@example.org/x",
+        "https://hunter2@example.org/x",
+        "HTTPS://hunter2@example.org/x",
+        "https://hunter2@example.org",
+        "https://me:hunter2@example.org?x",
+        "https://me:hunter2@example.org\\x",
+        "http://me:hunter2@localhost/x",
+        "s3://me:hunter2@bucket/x",
+        "hf://me:hunter2@huggingface.co/o/r/x",
+        "file://me:hunter2@localhost/x",
+    ],
+)
+def test_a_secret_in_a_source_is_refused_and_not_said_back(source):
+    with pytest.raises(CardError) as caught:
+        parse_card(with_sources(source))
+    assert "source[0]: an address with a user or a password" in caught.value.message
+    assert "hunter2" not in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_raw_files_are_kept_as_they_are():
+    changed = document()
+    file = changed["variant"]["one"]["files"][1]
+    file |= {"role": "text_encoder.tokenizer-2", "format": "raw"}
+    read = parse_card(changed).variants["one"].files[1]
+    assert (read.format, read.role, read.entry) == ("raw", "text_encoder.tokenizer-2", None)
+    file["converter"] = "c"
+    with pytest.raises(CardError, match=r"files\[1\]\] converter: a raw file is kept as it is"):
+        parse_card(changed)
+
+
+def test_an_entry_of_a_checkpoint():
+    changed = document()
+    changed["variant"]["one"]["files"][1]["entry"] = "model_ema"
+    assert parse_card(changed).variants["one"].files[1].entry == "model_ema"
+
+
+def test_the_largest_size():
+    changed = document()
+    changed["variant"]["one"]["files"][0]["size"] = 2**50
+    assert parse_card(changed).variants["one"].files[0].size == 2**50
 
 
 def test_an_unknown_key_has_a_near_match():

@@ -12,7 +12,7 @@ from zoo import catalogue as module
 from zoo.cards import parse_card
 from zoo.catalogue import Catalogue, list_models, load_catalogue, state_of
 from zoo.errors import CardError, NotFound
-from zoo.store.locate import manifest_path
+from zoo.store.layout import manifest_path
 
 
 @pytest.fixture(autouse=True)

@@ -85,9 +85,9 @@ class Payload:
 
 def test_a_checkpoint_never_runs_code(tmp_path, capsys):
     torch.save({"weight": Payload()}, tmp_path / "evil.pth")
-    with pytest.raises(WeightsError, match="cannot be read as a plain PyTorch checkpoint") as caught:
+    with pytest.raises(WeightsError, match="is not a state dict: it holds no tensors") as caught:
         read_tensors(tmp_path / "evil.pth")
-    assert "never opened" in caught.value.hint
+    assert "code that a file names is never run" in caught.value.hint
     assert "executed" not in capsys.readouterr().out
 
 
@@ -96,7 +96,8 @@ def test_a_checkpoint_never_runs_code(tmp_path, capsys):
     [
         ("cut.safetensors", b"\x08\0\0\0\0\0\0\0{", "is not a safetensors file"),
         ("text.safetensors", b"hello", "is not a safetensors file"),
-        ("text.pth", b"hello", "cannot be read as a plain PyTorch checkpoint"),
+        ("text.pth", b"hello", "is not a weights file, it looks like: unknown content"),
+        ("page.pth", b"<!DOCTYPE html><html></html>", "is not a weights file, it looks like: HTML page"),
         ("absent.safetensors", None, "no such file"),
         ("absent.pth", None, "no such file"),
     ],
@@ -106,6 +107,18 @@ def test_damaged_files(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=message):
         read_tensors(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "sha256-0123", "wrong.safetensors"])
+def test_checkpoints_are_known_by_their_content(tmp_path, name):
+    torch.save({"x": torch.arange(3)}, tmp_path / name)
+    assert read_tensors(tmp_path / name)["x"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "sha256-4567", "weights.bin"])
+def test_safetensors_are_known_by_their_content(tmp_path, name):
+    save_file({"x": torch.arange(3)}, tmp_path / name)
+    assert read_tensors(tmp_path / name)["x"].tolist() == [0, 1, 2]
 
 
 def test_a_checkpoint_has_to_be_a_state_dict(tmp_path):
