@@ -92,8 +92,17 @@ def test_a_branch_is_pinned_by_the_first_pull(far, hub, cache, model):
     remove(["far:a"])
     again = pull("far:a").files[0]
     assert (again.revision, again.sha256) == (first.revision, first.sha256)
+    hf_hub_download("org/model", "config.json", cache_dir=cache, endpoint=hub.endpoint)
     newer = pull("far:a", accept_change=True).files[0]
     assert (newer.revision, newer.sha256) == (model.resolve("main"), sha256(TOY))
+
+
+def test_a_change_is_asked_of_the_hub_and_not_of_its_cache(far, hub, cache, model):
+    hf_hub_download("org/model", "sub/w.safetensors", cache_dir=cache, endpoint=hub.endpoint)
+    model.commit({"sub/w.safetensors": TOY})
+    reference = far.variant("a", {"source": [SOURCE]})
+    assert pull(reference).files[0].sha256 == sha256(LARGE)
+    assert pull(reference, accept_change=True).files[0].sha256 == sha256(TOY)
 
 
 def test_a_small_file_is_checked_against_its_git_digest(far, hub, cache, model):

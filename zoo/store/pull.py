@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zoo.cards import Card, File, Variant
+from zoo.cards import Card, File, Licence, Variant
 from zoo.catalogue import load_catalogue, state_of
 from zoo.errors import (
     ChecksumError,
@@ -88,6 +88,8 @@ def pull(
     )
     watcher = watcher or Silent()
     with _store_errors():
+        if variant.licence is not None and not variant.licence.accept:
+            watcher.said(_terms_in_short(card, variant, variant.licence))
         require(card, variant, accept_licence)
         with variant_lock(card.method, variant.name, lambda: watcher.said(_waiting(card, variant))):
             current = None if fresh else _current(card, variant, watcher)
@@ -183,7 +185,8 @@ class _Pull:
             source = others.pop(0)
             revision = first.revision if first and source == file.source[0] else None
             try:
-                offer = find_offer(file, source, revision, self.settings.policy, self.watcher.said)
+                newest = self.settings.accept_change
+                offer = find_offer(file, source, revision, self.settings.policy, self.watcher.said, newest)
                 return _Job(need, offer, others, file.source[0], errors)
             except (NetworkError, NotFound, LicenceError) as error:
                 errors.append(error)
@@ -392,6 +395,10 @@ def _checked_roles(card: Card, variant: Variant, given: Mapping[str, Path]) -> M
             f"Its roles: {', '.join(roles)}",
         )
     return {role: Path(path) for role, path in given.items()}
+
+
+def _terms_in_short(card: Card, variant: Variant, licence: Licence) -> str:
+    return f"{card.method}:{variant.name}: licence {licence.weights} {licence.url or ''}".rstrip()
 
 
 def _waiting(card: Card, variant: Variant) -> str:

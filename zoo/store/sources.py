@@ -65,16 +65,21 @@ def scheme_of(source: str) -> str:
 
 
 def find_offer(
-    file: File, source: str, revision: str | None, policy: Policy, said: Callable[[str], None]
+    file: File,
+    source: str,
+    revision: str | None,
+    policy: Policy,
+    said: Callable[[str], None],
+    newest: bool = False,
 ) -> Offer:
     """What `source` has; `revision` pins a hub file whose source names none.
 
-    Asks a server only for what the card does not say. Raises `NetworkError`, `NotFound`, `LicenceError` or
-    `InvalidInput`.
+    Asks a server only for what the card does not say; with `newest` the hub, whatever its cache holds. Raises
+    `NetworkError`, `NotFound`, `LicenceError` or `InvalidInput`.
     """
     match scheme_of(source):
         case "hf":
-            return _hub_offer(source, revision)
+            return asked_hub_offer(source, revision) if newest else _hub_offer(source, revision)
         case "https" | "http":
             return _web_offer(file, source, policy, said)
         case "file":

@@ -44,9 +44,8 @@ class Patience:
         `progressed` tells that this attempt brought bytes, `arrived` that any attempt of the transfer did.
         """
         self.failures = 0 if progressed else self.failures + 1
-        most = self._policy.attempts
-        if trouble.unreachable and not arrived:
-            most = self._policy.first_attempts
+        unheard = trouble.unreachable and not arrived
+        most = self._policy.first_attempts if unheard else self._policy.attempts
         if trouble.attempts is not None:
             most = min(most, trouble.attempts)
         if self.failures >= most:
@@ -54,7 +53,7 @@ class Patience:
         seconds = self._pause(trouble)
         if seconds > self._policy.longest_wait:
             raise Trouble(f"{trouble.reason} and asks to come back in {seconds:.0f} s")
-        if self.failures:
+        if self.failures and not unheard:
             self._said(f"{trouble.reason}; trying again in {seconds:.1f} s ({self.failures + 1} of {most})")
         self._wait(seconds)
 
