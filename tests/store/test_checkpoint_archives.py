@@ -21,8 +21,8 @@ from checkpoint_programs import (
 )
 
 from zoo.errors import WeightsError
-from zoo.store import archives, checkpoints, mapped_tensors
-from zoo.store.checkpoints import read_checkpoint
+from zoo.store.checkpoints import archives, mapped_tensors, reading
+from zoo.store.checkpoints.reading import read_checkpoint
 
 LOCAL, CENTRAL, END = b"PK\x03\x04", b"PK\x01\x02", b"PK\x05\x06"
 
@@ -111,7 +111,7 @@ def test_a_zip_file_without_a_pickle(tmp_path):
 
 
 def test_sizes_are_bounded(tmp_path, monkeypatch):
-    monkeypatch.setattr(checkpoints, "LARGEST_PICKLE", 100)
+    monkeypatch.setattr(reading, "LARGEST_PICKLE", 100)
     with pytest.raises(WeightsError, match=r"'archive/data.pkl' has \d+ bytes, expected at most 100"):
         read_checkpoint(with_members(tmp_path, {}))
     monkeypatch.undo()

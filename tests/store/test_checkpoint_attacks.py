@@ -26,8 +26,8 @@ from checkpoint_programs import (
 )
 
 from zoo.errors import WeightsError
-from zoo.store.checkpoints import read_checkpoint
-from zoo.store.pickle_machine import Inert, Malformed, Name, Table, interpret
+from zoo.store.checkpoints.pickle_machine import Inert, Malformed, Name, Table, interpret
+from zoo.store.checkpoints.reading import read_checkpoint
 
 SYSTEM = name("os", "system")
 COMMAND = b"(" + text("touch harm") + b"t"

@@ -27,8 +27,8 @@ from checkpoint_programs import (
 from torch import nn
 
 from zoo.errors import WeightsError
-from zoo.store.checkpoints import read_checkpoint
-from zoo.store.mapped_tensors import DTYPES
+from zoo.store.checkpoints.mapped_tensors import DTYPES
+from zoo.store.checkpoints.reading import read_checkpoint
 
 FORMATS = [dtype for name, dtype in DTYPES.items() if name != "float4_e2m1fn_x2"]
 
@@ -229,12 +229,13 @@ def test_the_checkpoint_of_a_research_repository(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "names"),
     [
-        ({"a": torch.ones(1), "state_dict": {"b": torch.ones(1)}}, ["a"]),
+        ({"a": torch.ones(1), "state_dict": {"b": torch.ones(1)}}, ["b"]),
+        ({"a": torch.ones(1), "other": {"b": torch.ones(1)}}, ["a"]),
         ({"state_dict": {"b": torch.ones(1)}, "ema": {"c": torch.ones(1)}}, ["b"]),
         ({"weights": {"b": torch.ones(1)}, "config": {"c": 1}, "log": [torch.ones(1)]}, ["b"]),
         (OrderedDict(model=OrderedDict(b=torch.ones(1))), ["b"]),
     ],
-    ids=["direct", "state_dict", "only", "ordered"],
+    ids=["beside", "direct", "state_dict", "only", "ordered"],
 )
 @pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 def test_which_mapping_is_taken(tmp_path, content, names, zipped):
@@ -400,3 +401,13 @@ def test_a_program_is_refused(tmp_path):
     path = write_checkpoint(tmp_path / "x.pt", with_tensor(b"N"), {"archive/constants.pkl": b"\x80\x02)."})
     with pytest.raises(WeightsError, match="it looks like: TorchScript archive"):
         read_checkpoint(path)
+
+
+def test_an_entry_by_its_name(tmp_path):
+    path = saved(tmp_path, {"model": {"a": torch.ones(1)}, "ema": {"a": torch.zeros(1)}, "step": 3})
+    assert read_checkpoint(path, "ema")["a"].item() == 0
+    assert read_checkpoint(path, "model")["a"].item() == 1
+    with pytest.raises(
+        WeightsError, match="has no entry 'step' with tensors; entries that hold some: 'ema', 'model'"
+    ):
+        read_checkpoint(path, "step")

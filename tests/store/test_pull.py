@@ -285,6 +285,21 @@ def test_tensors_are_taken_from_between_foreign_classes(far, server, tmp_path, m
     assert image.pixels.shape[1:] == (8, 8)
 
 
+def test_the_card_says_which_entry_of_a_checkpoint_is_meant(far, server, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+    from toy_method import tensors
+
+    wrong = {name: value + 1 for name, value in tensors().items()}
+    torch.save({"model": wrong, "ema": tensors()}, tmp_path / "toy.pth")
+    server.put("/toy.pth", tmp_path / "toy.pth")
+    file = {"source": [server.url("/toy.pth")], "format": "pytorch"}
+    with pytest.raises(WeightsError, match="several of its entries hold tensors: 'ema', 'model'"):
+        pull(far.variant("a", file))
+    (stored,) = pull(far.variant("b", {**file, "entry": "ema"})).files
+    assert torch.equal(load_file(stored.path)["linear.weight"], tensors()["linear.weight"])
+
+
 def test_a_checkpoint_of_another_shape_is_no_pulled_model(far, server, tmp_path):
     import torch
 

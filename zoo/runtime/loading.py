@@ -17,8 +17,8 @@ from zoo.errors import PluginError, WeightsError, ZooError
 from zoo.plugins import describe
 from zoo.registry import Architecture, Converter, resolve
 from zoo.runtime.shapes_only import shapes_only
-from zoo.store.checkpoints import read_checkpoint
-from zoo.store.formats import check_safetensors, looks_like, wrong_format
+from zoo.store.checkpoints.formats import check_safetensors, looks_like, wrong_format
+from zoo.store.checkpoints.reading import read_checkpoint
 
 
 def build_meta(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
@@ -41,15 +41,16 @@ def build(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
     return module
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Tensors of a safetensors file or a PyTorch checkpoint, told apart by content: mapped, not copied.
 
-    Raises `WeightsError` for a file that is neither, is damaged, or holds something else than tensors where
-    they should be. Nothing that a file names is ever executed.
+    `entry` names the entry of a checkpoint that holds them, where the choice is not plain. Raises
+    `WeightsError` for a file that is neither, is damaged, or holds something else than tensors where they
+    should be. Nothing that a file names is ever executed.
     """
     kind = looks_like(path)
     if kind == "pytorch":
-        return read_checkpoint(path)
+        return read_checkpoint(path, entry)
     if kind != "safetensors":
         expected = "a safetensors file" if path.suffix == ".safetensors" else "a weights file"
         raise wrong_format(path, kind, expected)
@@ -77,6 +78,13 @@ def convert_tensors(
     except (KeyError, ValueError) as error:
         problem = f"has no tensor {error}" if isinstance(error, KeyError) else str(error)
         raise WeightsError(f"{source}: converter '{converter.name}' refuses it: {problem}") from error
+    except ZooError:
+        raise
+    except Exception as error:
+        name = f"converter '{converter.name}' of plugin '{converter.owner}'"
+        raise PluginError(
+            f"{name} failed on {source}: {describe(error)}", "ZOO_DEBUG=1 shows the traceback."
+        ) from error
     return converted
 
 

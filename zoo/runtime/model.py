@@ -259,8 +259,9 @@ def _located_tensors(
 def _tensors(
     session: Session, card: Card, variant: Variant, module: nn.Module, path: Path
 ) -> dict[str, Tensor]:
-    tensors = read_tensors(path)
-    converter = _model_file(variant).converter if variant.files else variant.converter
+    file = _model_file(variant) if variant.files else None
+    tensors = read_tensors(path, file.entry if file else None)
+    converter = file.converter if file else variant.converter
     if converter is None or not needs_conversion(module, tensors):
         return tensors
     entry = session.converter(converter, f"{card.method}:{variant.name}")

@@ -34,7 +34,7 @@ from zoo.registry import Converter, resolve
 from zoo.runtime.devices import checked_dtype, dtype_name
 from zoo.runtime.loading import build_meta, check_tensors, convert_tensors, needs_conversion, read_tensors
 from zoo.session import Session
-from zoo.store.tensorfile import write_tensors, written_dtype
+from zoo.store.checkpoints.writing import write_tensors, written_dtype
 
 SAFETENSORS = ".safetensors"
 PYTORCH = (".pth", ".pt")
@@ -68,7 +68,8 @@ def convert_file(
     """
     _check_destination(destination, (SAFETENSORS,), overwrite)
     card, variant, module = _opened(session, reference)
-    tensors, converter = _ours(session, card, variant, module, read_tensors(source), source)
+    entry = next((file.entry for file in variant.files if file.role == "model"), None)
+    tensors, converter = _ours(session, card, variant, module, read_tensors(source, entry), source)
     return _written(card, variant, converter, tensors, destination, dtype, overwrite)
 
 
@@ -82,7 +83,7 @@ def convert_checkpoint(
     file's converter if it names one. Raises `WeightsError` for a source that cannot be read or does not fit,
     `DoesNotFit` and `OutputNotWritable` where the disk does not take it.
     """
-    tensors = read_tensors(source)
+    tensors = read_tensors(source, file.entry)
     if file.role == "model":
         module = build_meta(session.architecture(card, variant), variant.config)
         tensors, _ = _ours(session, card, variant, module, tensors, source, file.converter)

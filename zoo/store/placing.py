@@ -11,8 +11,8 @@ from pathlib import Path
 
 from zoo.cards import File
 from zoo.errors import ChecksumError, WeightsError
+from zoo.store.checkpoints.formats import check_safetensors, looks_like
 from zoo.store.download.parts import journal_path
-from zoo.store.formats import check_safetensors, looks_like
 from zoo.store.hashing import file_sha256
 from zoo.store.hub import client as hub
 from zoo.store.layout import blob_path, blobs

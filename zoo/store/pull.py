@@ -29,7 +29,7 @@ from zoo.store.layout import blob_path, blobs, home
 from zoo.store.licences import Terms, require
 from zoo.store.locate import locate
 from zoo.store.locks import store_lock, variant_lock
-from zoo.store.manifest import DigestFrom, Manifest, Stored, read_manifest, write_manifest
+from zoo.store.manifest import Manifest, Stored, read_manifest, write_manifest
 from zoo.store.progress import PlannedFile, Silent, Watcher
 from zoo.version import __version__
 

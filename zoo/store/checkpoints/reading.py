@@ -1,9 +1,9 @@
 """Reading the tensors of a PyTorch checkpoint. Nothing of the file is executed, imported or unpacked.
 
 A checkpoint is a pickle, which describes objects, and storages, which are plain bytes. The pickle runs on an
-interpreter of our own that cannot call anything (zoo/store/pickle_machine.py), every number of the file is
-checked against the bytes that are there, and the tensors are views of the file mapped into memory: writing
-to them never reaches the file. Classes of the authors' that a checkpoint drags along, as command line
+interpreter of our own that cannot call anything (pickle_machine.py), every number of the file is checked
+against the bytes that are there, and the tensors are views of the file mapped into memory: writing to them
+never reaches the file. Classes of the authors' that a checkpoint drags along, as command line
 arguments or optimisers, need not be installed and are left out.
 
 torch.save writes both parts as members of a zip file since torch 1.6, and one after the other before. Why
@@ -21,22 +21,34 @@ from typing import BinaryIO
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.store.archives import Archive, shown
-from zoo.store.formats import cannot_be_read, damaged_checkpoint, is_legacy, looks_like, wrong_format
-from zoo.store.mapped_tensors import Extent, map_tensors
-from zoo.store.pickle_machine import Malformed, Table, interpret
-from zoo.store.tensor_entries import tensor_entries
-from zoo.store.tensor_records import STORAGE_BYTES, Applier, LegacyStorages, StorageRecord, storage_record
+from zoo.store.checkpoints.archives import Archive, shown
+from zoo.store.checkpoints.formats import (
+    cannot_be_read,
+    damaged_checkpoint,
+    is_legacy,
+    looks_like,
+    wrong_format,
+)
+from zoo.store.checkpoints.mapped_tensors import Extent, map_tensors
+from zoo.store.checkpoints.pickle_machine import Malformed, Table, interpret
+from zoo.store.checkpoints.tensor_entries import tensor_entries
+from zoo.store.checkpoints.tensor_records import (
+    STORAGE_BYTES,
+    Applier,
+    LegacyStorages,
+    StorageRecord,
+    storage_record,
+)
 
 LARGEST_PICKLE = 64 * 2**20
 _LEGACY_PROTOCOL = 1001
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Tensors by name, on the CPU, of the checkpoint at `path`.
 
-    They are the tensors of the top-level mapping; if it has none, of its entry "state_dict"; if that has
-    none, of the only entry that is a mapping with tensors. Whatever is no tensor is left out. Raises
+    They are those of its entry `entry`, by default of "state_dict" where there is one that holds tensors;
+    else of the top-level mapping, or of the only entry with tensors. What is no tensor is left out. Raises
     `WeightsError` for a file that is no checkpoint, is damaged, or has no such mapping, and for a tensor
     that is sparse, quantised, without data, or made by a function that is not known.
     """
@@ -46,14 +58,14 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     legacy = is_legacy(path)
     try:
         with path.open("rb") as file:
-            return _read_legacy(path, file) if legacy else _read_archive(path, file)
+            return (_read_legacy if legacy else _read_archive)(path, file, entry)
     except OSError as error:
         raise cannot_be_read(path, error) from error
     except Malformed as error:
         raise damaged_checkpoint(path, f"its pickle is not valid: {error}") from error
 
 
-def _read_archive(path: Path, file: BinaryIO) -> dict[str, Tensor]:
+def _read_archive(path: Path, file: BinaryIO, entry: str | None) -> dict[str, Tensor]:
     archive = Archive(path, file)
     pickles = [name for name in archive.names if name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -63,13 +75,13 @@ def _read_archive(path: Path, file: BinaryIO) -> dict[str, Tensor]:
     order = archive.read(f"{folder}byteorder", 16) if f"{folder}byteorder" in archive else b"little"
     _check_byte_order(path, order.decode("latin-1"))
     content, _ = interpret(archive.read(pickles[0], LARGEST_PICKLE), Applier(), storage_record)
-    records = tensor_entries(content, path)
+    records = tensor_entries(content, path, entry)
     members = {record.storage.key: f"{folder}data/{record.storage.key}" for record in records.values()}
     extents = {key: archive.extent(member) for key, member in members.items() if member in archive}
     return map_tensors(path, file, archive.file_size, records, extents)
 
 
-def _read_legacy(path: Path, file: BinaryIO) -> dict[str, Tensor]:
+def _read_legacy(path: Path, file: BinaryIO, entry: str | None) -> dict[str, Tensor]:
     """Five pickles: a magic number, a version, facts of the machine, the content, the storages' keys."""
     program, size = file.read(LARGEST_PICKLE), os.fstat(file.fileno()).st_size
     storages, at, parts = LegacyStorages(), 0, []
@@ -81,7 +93,7 @@ def _read_legacy(path: Path, file: BinaryIO) -> dict[str, Tensor]:
         raise Malformed("it is not of the known version")
     if isinstance(facts, Table) and ("little_endian", False) in facts[:16]:
         _check_byte_order(path, "big")
-    records = tensor_entries(content, path)
+    records = tensor_entries(content, path, entry)
     listed = [storages.whole.get(key) if isinstance(key, str) else None for key in keys]
     extents = _follow(file, at, size, listed)
     return map_tensors(path, file, size, records, extents)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 from zoo.errors import WeightsError
-from zoo.store.archives import Archive, shown
+from zoo.store.checkpoints.archives import Archive, shown
 
 Kind = Literal[
     "safetensors",
@@ -148,17 +148,19 @@ def check_safetensors(path: Path) -> int:
             if len(head) < 8 or not 2 <= length <= LARGEST_HEADER:
                 raise wrong_format(path, looks_like(path), "a safetensors file")
             if length > size - 8:
-                raise _damaged(path, f"its header has {length} bytes, and only {size - 8} are there")
+                raise _not_safetensors(path, f"its header has {length} bytes, and only {size - 8} are there")
             text = file.read(length)
     except OSError as error:
         raise cannot_be_read(path, error) from error
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique)
-        return _check_header(header, size - 8 - length)
     except (ValueError, RecursionError) as error:
-        # A decoder's message may quote the text, which is not ours to print.
-        problem = str(error) if type(error) is ValueError else "its header is not JSON"
-        raise _damaged(path, problem) from error
+        # The decoder's message would quote the text, which is not ours to print.
+        raise _not_safetensors(path, "its header is not JSON, or has a name twice") from error
+    try:
+        return _check_header(header, size - 8 - length)
+    except ValueError as error:
+        raise _not_safetensors(path, str(error)) from error
 
 
 def _kind(head: bytes) -> Kind:
@@ -199,7 +201,7 @@ def _zip_kind(path: Path, file: BinaryIO, head: bytes) -> Kind:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     table = dict(pairs)
     if len(table) != len(pairs):
-        raise ValueError("its header has a name twice")
+        raise ValueError("a name stands there twice")
     return table
 
 
@@ -239,5 +241,5 @@ def _are_counts(values: Any, most: int) -> bool:
     return all(type(value) is int and 0 <= value < 2**63 for value in values)
 
 
-def _damaged(path: Path, problem: str) -> WeightsError:
+def _not_safetensors(path: Path, problem: str) -> WeightsError:
     return WeightsError(f"{path}: is not a safetensors file: {problem}", _DAMAGED)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from zoo.errors import WeightsError
-from zoo.store.archives import shown
-from zoo.store.pickle_machine import Inert, Name, Table
-from zoo.store.tensor_records import TensorRecord
+from zoo.store.checkpoints.archives import shown
+from zoo.store.checkpoints.pickle_machine import Inert, Name, Table
+from zoo.store.checkpoints.tensor_records import TensorRecord
 
 NOTHING_RUNS = "Only tensors are read; code that a file names is never run."
 STATE_DICT_WANTED = "Ask its authors for a state dict, which torch.save(model.state_dict(), FILE) writes."
@@ -17,19 +17,24 @@ STATE_DICT_WANTED = "Ask its authors for a state dict, which torch.save(model.st
 _DEEPEST = 6  #: levels that are looked through to say where the tensors are
 
 
-def tensor_entries(content: Any, path: Path) -> dict[str, TensorRecord]:
-    """The tensors of `content` by name: its own, or those of the one entry that holds tensors.
+def tensor_entries(content: Any, path: Path, entry: str | None = None) -> dict[str, TensorRecord]:
+    """The tensors of `content` by name: those of `entry`, by default "state_dict" where it holds tensors.
 
-    If several entries do, "state_dict" is taken where it is one of them. Raises `WeightsError`, with `path`
-    in its text, when there are none, several, deeper ones only, or one that is made by an unknown function.
+    Without such an entry they are its own, or those of the one entry that holds tensors. Raises
+    `WeightsError`, with `path` in its text, when there are none, several, deeper ones only, or one that is
+    made by an unknown function.
     """
     if not isinstance(content, Table):
         raise _error(path, f"is not a state dict, expected a mapping from names to tensors, {_got(content)}")
+    holders = _holders(content)
+    if entry is not None and entry not in holders:
+        known = ", ".join(shown(name) for name in sorted(holders)[:8]) or "none"
+        raise _error(path, f"has no entry {shown(entry)} with tensors; entries that hold some: {known}")
+    chosen = entry or "state_dict"
+    if chosen in holders:
+        return _tensors_of(holders[chosen], path)
     if _holds_tensors(content):
         return _tensors_of(content, path)
-    holders = _holders(content)
-    if "state_dict" in holders:
-        return _tensors_of(holders["state_dict"], path)
     if len(holders) > 1:
         names = ", ".join(shown(name) for name in sorted(holders)[:8])
         raise _error(path, f"is not one state dict: several of its entries hold tensors: {names}")
@@ -41,7 +46,7 @@ def tensor_entries(content: Any, path: Path) -> dict[str, TensorRecord]:
     raise _error(path, "is not a state dict: it holds no tensors")
 
 
-def __is_of_tensors(value: Any) -> bool:
+def _is_of_tensors(value: Any) -> bool:
     """Whether a value is a tensor, or something unknown that would be made of tensors."""
     return isinstance(value, TensorRecord) or (isinstance(value, Inert) and value.of_tensors)
 
@@ -57,7 +62,7 @@ def _maker_text(maker: Name | None) -> str:
 
 
 def _holds_tensors(table: Table) -> bool:
-    return any(__is_of_tensors(value) for _, value in table)
+    return any(_is_of_tensors(value) for _, value in table)
 
 
 def _holders(table: Table) -> dict[str, Table]:
@@ -79,7 +84,7 @@ def _last(table: Table) -> dict[str, Any]:
 
 
 def _tensors_of(table: Table, path: Path) -> dict[str, TensorRecord]:
-    if any(__is_of_tensors(value) and not isinstance(name, str) for name, value in table):
+    if any(_is_of_tensors(value) and not isinstance(name, str) for name, value in table):
         raise _error(path, "is not a state dict: not all names of its tensors are texts")
     tensors: dict[str, TensorRecord] = {}
     for name, value in _last(table).items():
@@ -116,7 +121,7 @@ def _deeper(table: Table) -> str | None:
 def _got(content: Any) -> str:
     if isinstance(content, Inert | Name):
         return f"got an object of {_maker_text(content if isinstance(content, Name) else content.maker)}"
-    return f"got {'a tensor' if __is_of_tensors(content) else type(content).__name__}"
+    return f"got {'a tensor' if _is_of_tensors(content) else type(content).__name__}"
 
 
 def _error(path: Path, problem: str) -> WeightsError:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.store.archives import shown
-from zoo.store.formats import damaged_checkpoint
-from zoo.store.tensor_entries import refused
-from zoo.store.tensor_records import STORAGE_BYTES, TensorRecord
+from zoo.store.checkpoints.archives import shown
+from zoo.store.checkpoints.formats import damaged_checkpoint
+from zoo.store.checkpoints.tensor_entries import refused
+from zoo.store.checkpoints.tensor_records import STORAGE_BYTES, TensorRecord
 
 MOST_TENSORS = 100_000
 

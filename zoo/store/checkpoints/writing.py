@@ -23,7 +23,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from zoo.errors import WeightsError
-from zoo.store.archives import shown
+from zoo.store.checkpoints.archives import shown
 
 #: Bytes of a tensor that are made contiguous, cast and written at once.
 PIECE = 8 * 2**20
@@ -94,7 +94,7 @@ def _check(name: Any, tensor: Tensor, dtype: torch.dtype | None) -> None:
     elif tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
         problem = "is sparse, quantised or without data, expected a plain dense tensor"
     elif tensor.dtype not in FORMATS or not _is_readable(target):
-        problem = f"is {str(tensor.dtype).removeprefix('torch.')}, which safetensors cannot hold"
+        problem = f"is {str(tensor.dtype).removeprefix('torch.')}, which cannot be written to safetensors"
     if problem:
         raise WeightsError(
             f"cannot write tensor {shown(str(name))}: it {problem}",
@@ -149,7 +149,8 @@ def _all_data(
 def _data(tensor: Tensor, dtype: torch.dtype) -> Iterator[memoryview]:
     for piece in _pieces(tensor):
         whole = piece.to("cpu", dtype).resolve_conj().resolve_neg().contiguous()
-        yield whole.reshape(-1).view(torch.uint8).numpy().data
+        # A dimension of one may have any stride, with which bytes cannot be seen.
+        yield whole.as_strided((whole.numel(),), (1,)).view(torch.uint8).numpy().data
 
 
 def _pieces(tensor: Tensor) -> Iterator[Tensor]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from zoo.store.pickle_machine import Inert, Malformed, Name, Table
+from zoo.store.checkpoints.pickle_machine import Inert, Malformed, Name, Table
 
 MOST_DIMENSIONS = 64  #: torch has no tensors with more
 _LARGEST = 2**62  #: no number of a tensor's description, and no product of its sizes, is larger

@@ -1,0 +1,1 @@
+"""Files of tensors: telling them apart, reading checkpoints without executing them, writing safetensors."""
