@@ -136,6 +136,17 @@ def test_finishing_leaves_the_file_alone(path):
         part.write(0, b"x")
 
 
+def test_a_part_that_was_moved_away_is_noticed(path):
+    part = fill(path, (0, b"abcdef"))
+    assert part.seal(4)
+    assert path.read_bytes() == b"abcd"
+    path.rename(path.with_name("elsewhere"))
+    assert not part.seal(4)
+    path.write_bytes(b"another")
+    assert not part.seal(4)
+    assert path.read_bytes() == b"another"
+
+
 def test_discarding(path):
     fill(path, (0, b"abc"))
     discard(path)

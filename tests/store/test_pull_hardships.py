@@ -116,6 +116,22 @@ def test_processes_that_pull_the_same_do_the_work_once(far, count):
         assert server.sent() == len(content)
 
 
+def test_variants_with_the_same_content_do_not_fetch_it_twice(far):
+    content = large_safetensors(4)
+    with FaultyServer({"/f": content}) as server:
+        server.fault(bytes_per_second_total=4 * MIB)
+        file = {"source": [server.url("/f")], "sha256": sha256(content)}
+        references = [far.variant(name, file) for name in "abcd"]
+        running = [
+            subprocess.Popen([*COMMAND, reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            for reference in references
+        ]
+        results = [process.communicate() for process in running]
+        assert [process.returncode for process in running] == [0] * len(references), results
+        assert server.sent() == len(content)
+    check_store()
+
+
 BUSY = """
 import sys
 from zoo.errors import NotPulled, WeightsError

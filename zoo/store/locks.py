@@ -1,4 +1,4 @@
-"""Locks between processes: one for each variant, and one for the store that is held only for moments.
+"""Locks between processes: for each variant, for content that is on its way, and for the store as a whole.
 
 `flock` is released by the system when its holder ends, however it ends. On file systems where it silently
 excludes nobody (some network ones) two pulls write the same bytes to the same places, and the digest decides.
@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from zoo.errors import OutputNotWritable
-from zoo.store.layout import locks
+from zoo.store.layout import blobs, locks
 
 POLL_SECONDS = 0.1
 
@@ -25,6 +26,32 @@ def variant_lock(method: str, variant: str, waiting: Callable[[], None] | None =
     """Hold the lock of a variant; `waiting` is called once if another process holds it."""
     with _held(locks() / f"{method}--{variant}.lock", waiting):
         yield
+
+
+@contextmanager
+def content_locks(names: Collection[str], waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold the locks of contents, by `content_name`: two variants may ask for the same bytes at once."""
+    with ExitStack() as held:
+        for name in sorted(set(names)):  # In one order for all, so that no two wait for each other.
+            held.enter_context(_held(locks() / f"{name}.lock", waiting))
+        yield
+
+
+@contextmanager
+def idle_content(name: str) -> Iterator[bool]:
+    """Hold the lock of a content if nobody does; yields whether it is held now."""
+    path = locks() / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        yield _tried(handle)
+    finally:
+        os.close(handle)
+
+
+def content_name(path: Path) -> str:
+    """The name under which the content that lies at `path`, or will, is locked."""
+    return path.name if path.parent == blobs() else hashlib.sha256(os.fsencode(path)).hexdigest()[:32]
 
 
 @contextmanager
@@ -53,16 +80,21 @@ def _held(path: Path, waiting: Callable[[], None] | None) -> Iterator[None]:
 
 def _acquire(handle: int, waiting: Callable[[], None] | None) -> None:
     """Polls, because a blocking call would keep Ctrl-C waiting on some systems."""
-    while True:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except OSError as error:
-            if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-                return  # A file system without locks: the digest at the end still guards the content.
-            if error.errno not in (errno.EAGAIN, errno.EACCES):
-                raise
+    while not _tried(handle):
         if waiting is not None:
             waiting()
             waiting = None
         time.sleep(POLL_SECONDS)
+
+
+def _tried(handle: int) -> bool:
+    """Whether the lock is ours now."""
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            return True  # A file system without locks: the digest at the end still guards the content.
+        if error.errno in (errno.EAGAIN, errno.EACCES):
+            return False
+        raise
+    return True

@@ -213,7 +213,9 @@ class _Getting:
         with Part(path, self.offer.identity(self.expected)) as part:
             sha256, size = transfer(wanted, part, policy, self.advanced, said)
             self.watcher.working(self.need.file.role, "checking")
-            os.truncate(path, size)
+            if not part.seal(size):
+                # Where locks exclude nobody, another pull may have moved the part to its place.
+                raise Trouble("another process took the part away")
         return sha256, size, self._is_right(path, sha256, size)
 
     def _is_right(self, path: Path, sha256: str, size: int) -> bool:

@@ -28,7 +28,7 @@ from zoo.errors import (
 from zoo.store.layout import blob_path, blobs, home
 from zoo.store.licences import Terms, require
 from zoo.store.locate import locate
-from zoo.store.locks import store_lock, variant_lock
+from zoo.store.locks import content_locks, content_name, store_lock, variant_lock
 from zoo.store.manifest import Manifest, Stored, read_manifest, write_manifest
 from zoo.store.progress import PlannedFile, Silent, Watcher
 from zoo.version import __version__
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from zoo.store.download.patience import Policy
     from zoo.store.obtaining import Need, Obtained
     from zoo.store.sources import Offer
+
+#: How often files that another process removes meanwhile are fetched anew.
+MOST_REMOVALS = 5
 
 
 def pull(
@@ -142,16 +145,29 @@ class _Pull:
         if self.settings.check_space:
             self._check_room(jobs)
         self.watcher.planned([self._planned(job) for job in jobs])
-        obtained = []
-        for job in jobs:
-            got = self._obtain(job)
-            obtained.append(got)
-            stored[job.need.file.role] = self._place(job, got)
-        manifest = self._finish(jobs, stored)
-        self._drop_converted(obtained, manifest)
+        names = [content_name(job.offer.content_path(self._expected(job))) for job in jobs]
+        with content_locks(names, lambda: self.watcher.said(_waiting_for_content(self.reference))):
+            manifest = self._bring(jobs, stored)
         for warning in self._session.warnings if self._session else ():
             self.watcher.said(warning)
         return manifest
+
+    def _bring(self, jobs: list[_Job], stored: dict[str, Stored]) -> Manifest:
+        """Every job's file into its place, and the manifest; again if another process took one away."""
+        for _ in range(MOST_REMOVALS):
+            obtained = []
+            for job in jobs:
+                file = stored.get(job.need.file.role)
+                if file is None or not _is_there(file):
+                    got = self._obtain(job)
+                    obtained.append(got)
+                    stored[job.need.file.role] = self._place(job, got)
+            manifest = self._finish(jobs, stored)
+            if manifest is not None:
+                self._drop_converted(obtained, manifest)
+                return manifest
+            self.watcher.said(f"a file of {self.reference} was removed meanwhile: getting it again")
+        raise WeightsError(f"files of {self.reference} are removed as often as they are pulled")
 
     def _kept(self) -> dict[str, Stored]:
         """Files of an earlier pull that still are what the card asks for."""
@@ -204,11 +220,14 @@ class _Pull:
 
     def _planned(self, job: _Job) -> PlannedFile:
         from zoo.store.download.parts import bytes_here
+
+        done = bytes_here(job.offer.part_path(self._expected(job))) if job.offer.target else 0
+        return PlannedFile(job.need.file.role, job.offer.address, job.offer.size, done)
+
+    def _expected(self, job: _Job) -> str | None:
         from zoo.store.obtaining import expected_digest
 
-        expected, _ = expected_digest(job.need, job.offer)
-        done = bytes_here(job.offer.part_path(expected)) if job.offer.target else 0
-        return PlannedFile(job.need.file.role, job.offer.address, job.offer.size, done)
+        return expected_digest(job.need, job.offer)[0]
 
     def _check_room(self, jobs: list[_Job]) -> None:
         from zoo.store.room import Claim, check_room
@@ -289,7 +308,8 @@ class _Pull:
             self._session = default_session()
         return self._session
 
-    def _finish(self, jobs: list[_Job], stored: Mapping[str, Stored]) -> Manifest:
+    def _finish(self, jobs: list[_Job], stored: Mapping[str, Stored]) -> Manifest | None:
+        """Write the manifest; None where a file is gone by now."""
         from zoo.store import trust
 
         for job in jobs:
@@ -303,13 +323,9 @@ class _Pull:
         files = tuple(stored[file.role] for file in self.variant.files)
         manifest = Manifest(self.card.method, self.variant.name, now, __version__, files)
         with store_lock():
-            gone = [path for file in files for path in file.paths if not path.is_file()]
-            if not gone:
-                write_manifest(manifest)
-        if gone:
-            raise WeightsError(
-                f"{gone[0]} was removed while {self.reference} was pulled", f"zoo pull {self.reference}"
-            )
+            if not all(_is_there(file) for file in files):
+                return None
+            write_manifest(manifest)
         return manifest
 
     def _drop_converted(self, obtained: list[Obtained], manifest: Manifest) -> None:
@@ -399,6 +415,14 @@ def _checked_roles(card: Card, variant: Variant, given: Mapping[str, Path]) -> M
 
 def _terms_in_short(card: Card, variant: Variant, licence: Licence) -> str:
     return f"{card.method}:{variant.name}: licence {licence.weights} {licence.url or ''}".rstrip()
+
+
+def _is_there(file: Stored) -> bool:
+    return all(path.is_file() for path in file.paths)
+
+
+def _waiting_for_content(reference: str) -> str:
+    return f"a file of {reference} is being pulled for another model; waiting for it"
 
 
 def _waiting(card: Card, variant: Variant) -> str:

@@ -18,7 +18,7 @@ from zoo.catalogue import Catalogue, load_catalogue, state_of
 from zoo.errors import InvalidInput, NotPulled, OutputNotWritable, WeightsError, ZooError
 from zoo.store.layout import blobs, home, manifest_path
 from zoo.store.locate import PulledHere, is_pulled, meant, pulled_here, resolved
-from zoo.store.locks import store_lock, variant_lock
+from zoo.store.locks import content_name, idle_content, store_lock, variant_lock
 from zoo.store.manifest import Manifest, Stored, read_manifest
 from zoo.store.publishing import sync_folder
 
@@ -231,15 +231,18 @@ def is_blob(path: Path) -> bool:
 def delete_file(path: Path) -> int:
     """Remove a stored file, a blob or one of the Hugging Face cache; returns the bytes that came free.
 
-    Raises `OSError`, or a `ZooError` for a path outside of both.
+    Raises `OSError`, or a `ZooError` for a path outside of both and for content that is being pulled.
     """
-    if not is_blob(path):
-        from zoo.store.hub.removal import remove_cached
+    with idle_content(content_name(path)) as idle:
+        if not idle:
+            raise WeightsError("another process is pulling it")
+        if not is_blob(path):
+            from zoo.store.hub.removal import remove_cached
 
-        return remove_cached(path)
-    size = path.lstat().st_size
-    path.unlink()
-    return size
+            return remove_cached(path)
+        size = path.lstat().st_size
+        path.unlink()
+        return size
 
 
 def not_removed(error: OSError | ZooError) -> str:

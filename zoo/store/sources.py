@@ -18,7 +18,7 @@ from zoo.errors import InvalidInput, LicenceError, NetworkError, NotFound, ZooEr
 from zoo.store.download.patience import Patience, Policy
 from zoo.store.download.web import Answer, Rejected, Target, Trouble, check_url, printable, request
 from zoo.store.hub import client as hub
-from zoo.store.layout import parts
+from zoo.store.layout import blob_path, parts
 
 #: Answers to HEAD that say nothing of what GET would get.
 NO_HEAD = (400, 403, 405, 501)
@@ -50,6 +50,14 @@ class Offer:
         if expected is None:
             identity = "url-" + hashlib.sha256(identity.encode()).hexdigest()[:32]
         return parts() / f"{identity}.part"
+
+    def content_path(self, expected: str | None) -> Path:
+        """What stands for its content in locks: where it will lie, if that is known before it is here."""
+        if self.hub is not None:
+            return self.hub.pointer
+        if self.local is not None and scheme_of(self.source) == "hf":
+            return self.local
+        return self.part_path(None) if expected is None else blob_path(expected)
 
     def identity(self, expected: str | None) -> str:
         """Tells parts of different files apart."""

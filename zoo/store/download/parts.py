@@ -156,6 +156,13 @@ class Part:
             os.close(handle)
             os.close(journal)
 
+    def seal(self, size: int) -> bool:
+        """Cut the file to `size` bytes; False if what lies at the path is not what was written here."""
+        os.ftruncate(self._opened(), size)
+        with contextlib.suppress(OSError):
+            return os.path.samestat(os.fstat(self._opened()), os.stat(self.path))
+        return False
+
     def finish(self, size: int) -> Path:
         """Close the complete file of `size` bytes and drop its journal: it is the caller's to publish."""
         os.ftruncate(self._opened(), size)
