@@ -139,9 +139,12 @@ def hub(path: Path) -> Iterator[str]:
         text=True,
     ) as process:
         assert process.stdout is not None
-        yield process.stdout.readline().strip()
-        process.stdout.readline()
-        process.communicate()
+        endpoint = process.stdout.readline().strip()
+        process.stdout.readline()  # The file's address: from here on it is served.
+        try:
+            yield endpoint
+        finally:
+            process.communicate()
 
 
 def measure(megabytes: int, rounds: int, cached_rounds: int) -> dict[str, Any]:
