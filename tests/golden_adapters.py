@@ -5,78 +5,19 @@ An adapter takes a `GoldenCase` and yields (output name, tensor) for every outpu
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
+from golden_cases import GoldenCase, Outputs, loaded_case
+from golden_mdm import MDMAdapter, mdm_manifest
 from torch import Tensor
 
-from zoo.cards import Variant
 from zoo.io.request import Request
 from zoo.nn.products import LAYOUTS
-from zoo.runtime.loading import assign, build_meta, convert_tensors
-from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import RecordedNoise
 from zoo.runtime.sampling import Batch, Item
 from zoo.session import Session
-
-Outputs = Iterator[tuple[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class GoldenCase:
-    """One folder with case.json, weights.safetensors and io.safetensors."""
-
-    folder: Path
-
-    @cached_property
-    def facts(self) -> dict[str, Any]:
-        return json.loads((self.folder / "case.json").read_text(encoding="utf-8"))
-
-    @cached_property
-    def weights(self) -> dict[str, Tensor]:
-        return {
-            name: tensor.float() for name, tensor in load_file(self.folder / "weights.safetensors").items()
-        }
-
-    @cached_property
-    def io(self) -> dict[str, Tensor]:
-        return load_file(self.folder / "io.safetensors")
-
-    @property
-    def variants(self) -> list[dict[str, Any]]:
-        return self.facts["call"]["variants"]
-
-    def input(self, name: str | None) -> Tensor | None:
-        return None if name is None else self.io[self.facts["call"]["inputs"][name]["name_in_file"]]
-
-    def expected(self, name: str) -> tuple[Tensor, float, float]:
-        """(tensor, atol, rtol) of an output."""
-        output = self.facts["outputs"][name]
-        return self.io[output["name_in_file"]], output.get("atol", self.facts["atol"]), self.facts["rtol"]
-
-
-def loaded_case(
-    case: GoldenCase, session: Session, method: str, architecture: str, converter: str
-) -> LoadedModel:
-    """A golden case's weights as users load theirs: converted, checked, assigned to a meta-device module."""
-    card = session.catalogue.cards[method]
-    session.use(card)
-    entry = session.registry.architectures.find(architecture)
-    config = case.facts["config"]
-    variant = Variant("golden", "", architecture, config, {"name": method})
-    module = build_meta(entry, config)
-    tensors = convert_tensors(
-        session.converter(converter, str(case.folder)), case.weights, config, str(case.folder)
-    )
-    device, dtype = torch.device("cpu"), torch.float32
-    assign(module, tensors, device, dtype, str(case.folder))
-    return LoadedModel(card, variant, entry, {"model": module}, device, dtype, "", session)
 
 
 class TarFlowAdapter:
@@ -191,7 +132,13 @@ class TarFlowAdapter:
         return states, torch.stack([artifact.pixels for artifact in artifacts])
 
 
-ADAPTERS: dict[str, Callable[..., Callable[[], Outputs]]] = {"tarflow": TarFlowAdapter}
+ADAPTERS: dict[str, Callable[..., Callable[[], Outputs]]] = {"mdm": MDMAdapter, "tarflow": TarFlowAdapter}
 
 #: (method, converter) of the manifests; the card's variants are matched by configuration.
-MANIFEST_CONVERTERS = {"tarflow": "apple-tarflow"}
+MANIFEST_CONVERTERS = {"mdm": "apple-mdm", "tarflow": "apple-tarflow"}
+
+#: (architecture, configuration of ours) of a manifest, by method.
+MANIFEST_MODELS: dict[str, Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "mdm": mdm_manifest,
+    "tarflow": lambda manifest: ("tarflow", manifest["config"]),
+}

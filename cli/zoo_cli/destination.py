@@ -39,7 +39,17 @@ class Destination:
 
     def save(self, artifact: Artifact, reference: str, what: str | None, seed: int) -> Path:
         """Write a sample and return its path."""
-        return self._save(artifact, default_name(reference, what, seed, self._suffix))
+        return self._save(artifact, self.name_for(reference, what, seed))
+
+    def name_for(self, reference: str, what: str | None, seed: int) -> str:
+        """The name that a sample's file has where it is free."""
+        return default_name(reference, what, seed, self._suffix)
+
+    def place_for(self, name: str) -> Path:
+        """Where a file of this name would be written now."""
+        if self.file is not None:
+            return self.file
+        return self.folder / name if self.overwrite else fresh_path(self.folder, name)
 
     def save_grid(self, sheet: ImageGrid, reference: str, what: str | None, seed: int) -> Path:
         """Write a contact sheet and return its path."""
@@ -51,12 +61,8 @@ class Destination:
         return FORMATS[self.format].suffixes[0]
 
     def _save(self, artifact: Any, name: str) -> Path:
-        if self.file is not None:
-            path = self.file
-        else:
-            path = self.folder / name if self.overwrite else fresh_path(self.folder, name)
         saved: Path = artifact.save(
-            path, format=self.format, metadata=self.metadata, overwrite=self.overwrite
+            self.place_for(name), format=self.format, metadata=self.metadata, overwrite=self.overwrite
         )
         return saved
 
@@ -69,12 +75,14 @@ def destination(
     grid: bool = False,
     overwrite: bool = False,
     metadata: bool = True,
+    folder_only: bool = False,
 ) -> Destination:
     """Decide and check where `pictures` samples go; creates nothing.
 
     `out` is a file when it has a picture's suffix, else a folder; None is the configured folder or the
-    current one. Raises `InvalidInput` for an unknown format or one file for several pictures, `OutputExists`
-    for an existing file, `OutputNotWritable` for a place that cannot be written.
+    current one. With `folder_only` a file is refused even for one picture. Raises `InvalidInput` for an
+    unknown format or one file for several pictures, `OutputExists` for an existing file, `OutputNotWritable`
+    for a place that cannot be written.
     """
     from zoo.settings import load_settings
 
@@ -83,6 +91,10 @@ def destination(
     path = Path(text).expanduser()
     file = path if _names_a_file(text, path) else None
     wanted = format_name("", format) if format else None
+    if file is not None and folder_only:
+        raise InvalidInput(
+            f"{file} is one file, expected a folder", f"Give a folder, such as --out {file.with_suffix('')}/."
+        )
     if file is not None:
         _check_file(file, wanted, format, one=pictures == 1 or grid, overwrite=overwrite)
         name = format_name(file)

@@ -15,7 +15,11 @@ import click
 from zoo.errors import did_you_mean
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from zoo.io.previews import Previews
     from zoo.runtime.model import LoadedModel
+    from zoo.runtime.sampling import OnStep
     from zoo.session import Session
     from zoo_cli.output import Output, Step
 
@@ -59,11 +63,12 @@ class Size(click.ParamType):  # type: ignore[type-arg]
     ) -> tuple[int, int]:
         if isinstance(value, tuple):
             return value
-        match = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", value.strip())
-        height, width = (int(match[2] or match[1]), int(match[1])) if match else (0, 0)
-        if not height or not width:
+        from zoo.io.request import read_size
+
+        size = read_size(value)
+        if size is None:
             self.fail(f"'{value}' is not a size, expected WIDTHxHEIGHT or one number.", param, ctx)
-        return height, width
+        return size
 
 
 class Seed(click.ParamType):  # type: ignore[type-arg]
@@ -133,6 +138,13 @@ def condition_options(function: Function) -> Function:
         click.option("-p", "--prompt", "prompts", multiple=True, help="What to draw; repeatable."),
         click.option("--class", "classes", multiple=True, help="A class by name or number; repeatable."),
         click.option("--size", type=Size(), help="Size in pixels, for models that can choose."),
+    )(function)
+
+
+def negative_option(function: Function) -> Function:
+    """--negative: what a text model keeps away from."""
+    return click.option(
+        "--negative", metavar="TEXT", help="What to keep away from, for models that take text."
     )(function)
 
 
@@ -212,24 +224,41 @@ def uninterrupted() -> Iterator[None]:
 
 
 class Counted:
-    """Moves a progress bar over samples and steps: `finished` counts samples, `on_step` steps of a batch."""
+    """Follows a run, for a bar and previews: `finished` counts samples, `on_step` steps of a batch."""
 
-    def __init__(self, move: Step, total: int, batch_size: int) -> None:
+    def __init__(self, move: Step, total: int, batch_size: int, previews: Previews | None = None) -> None:
         self._move = move
-        self._total = total
+        self._until = total
         self._batch_size = batch_size
+        self._previews = previews
         self._finished = 0
         self._shown = 0.0
+
+    @property
+    def on_step(self) -> OnStep:
+        """What a sampler reports to."""
+        return self
+
+    def group(self, samples: int, batch_size: int) -> None:
+        """The next so many samples are drawn by themselves, in batches of this size."""
+        self._until = self._finished + samples
+        self._batch_size = batch_size
 
     def finished(self, count: int) -> None:
         """So many samples are done."""
         self._finished = count
         self._show(count)
 
-    def on_step(self, step: int, total: int, preview: object) -> None:
+    def wants_preview(self, step: int, total: int) -> bool:
+        """Whether an estimate after this step would be shown."""
+        return self._previews is not None and self._previews.due(step, total)
+
+    def __call__(self, step: int, total: int, preview: Tensor | None) -> None:
         """A batch is at `step` of `total`."""
-        batch = min(self._batch_size, self._total - self._finished)
+        batch = min(self._batch_size, self._until - self._finished)
         self._show(self._finished + batch * step / max(1, total))
+        if self._previews is not None:
+            self._previews.show(self._finished, step, total, preview)
 
     def _show(self, done: float) -> None:
         # The pictures of a batch are counted one by one after its last step: the bar never goes back for
@@ -239,7 +268,13 @@ class Counted:
 
 
 @contextmanager
-def sampling_progress(out: Output, text: str, total: int, batch_size: int) -> Iterator[Counted]:
-    """A progress bar for sampling, on a terminal only."""
-    with out.progress(text, total=total) as move:
-        yield Counted(move, total, batch_size)
+def sampling_progress(
+    out: Output, text: str, total: int, batch_size: int, previews: Previews | None = None
+) -> Iterator[Counted]:
+    """A progress bar for sampling, on a terminal only; `previews` see every step and are closed."""
+    try:
+        with out.progress(text, total=total) as move:
+            yield Counted(move, total, batch_size, previews)
+    finally:
+        if previews is not None:
+            previews.close()

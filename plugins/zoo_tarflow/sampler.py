@@ -16,7 +16,7 @@ from zoo.runtime.decoding.options import DecodingOptions
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
 from zoo.runtime.reports import Work, report
-from zoo.runtime.sampling import Batch, OnStep
+from zoo.runtime.sampling import Batch, OnStep, wants_preview
 from zoo_tarflow.decoder import Guidance, TarFlowNetwork
 from zoo_tarflow.model import TarFlow
 
@@ -84,7 +84,9 @@ def invert(
         on_token = _TokenReport(on_step, done * (tokens - 1), steps)
         # A copy made outside inference mode is an ordinary tensor: the denoising step differentiates it.
         x = engine.invert(network, x, on_token).clone()
-        on_step((done + 1) * (tokens - 1), steps, model.unpatchify(x.transpose(0, 1)).clone())
+        step = (done + 1) * (tokens - 1)
+        seen = wants_preview(on_step, step, steps)
+        on_step(step, steps, model.unpatchify(x.transpose(0, 1)).clone() if seen else None)
     engine.report()
     return model.unpatchify(x.transpose(0, 1))
 

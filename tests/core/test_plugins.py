@@ -7,6 +7,7 @@ import sys
 import pytest
 from third_party import card, install, install_plugin
 
+from zoo.discovery import BUILTIN
 from zoo.errors import PluginError
 from zoo.plugincheck import ask_doctor, check_plugins
 from zoo.plugins import Plugins, check
@@ -61,7 +62,7 @@ def test_a_broken_plugin_breaks_nothing_else(zoo, site, name):
     assert zoo("--help").code == 0
 
     rows = {row["name"]: row for row in zoo("plugins", "--json").json}
-    assert {n for n, row in rows.items() if row["status"] == "ok"} == {"tarflow", "toy", f"works{name}"}
+    assert {n for n, row in rows.items() if row["status"] == "ok"} == {*BUILTIN, "toy", f"works{name}"}
     assert rows[name]["status"] == "failed"
     assert rows[name]["distribution"] == f"acme-{name}"
     assert reason in rows[name]["error"]
@@ -257,7 +258,8 @@ def test_zoo_plugins_selects(zoo, site, monkeypatch):
     install_plugin(site, "other", "raise RuntimeError")
     monkeypatch.setenv("ZOO_PLUGINS", "tarflow, toy")
     rows = {row["name"]: (row["status"], row["error"]) for row in zoo("plugins", "--json").json}
-    assert rows == {"tarflow": ("ok", None), "toy": ("ok", None), "other": ("disabled", None)}
+    disabled = {name: ("disabled", None) for name in (*BUILTIN, "other")}
+    assert rows == disabled | {"tarflow": ("ok", None), "toy": ("ok", None)}
     refused = zoo("sample", "other")
     assert refused.code == 6
     assert "plugin 'other' is disabled" in refused.err
@@ -280,8 +282,8 @@ def test_check_makes_failures_count(zoo, site):
     assert zoo("plugins").code == 0
     result = zoo("plugins", "--check", "-q")
     assert result.code == 6
-    assert "1 of 3 plugins failed: counted" in result.err
-    assert result.lines == ["tarflow", "counted", "toy"]
+    assert f"1 of {len(BUILTIN) + 2} plugins failed: counted" in result.err
+    assert result.lines == [*BUILTIN, "counted", "toy"]
 
 
 def test_strict_raises(site, monkeypatch):

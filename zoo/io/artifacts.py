@@ -19,7 +19,7 @@ PROVENANCE_KEY = "zoo"
 """Under this key a file holds the provenance of its one sample."""
 
 _TEXT = ("reference", "sampler", "dtype", "device", "zoo_version")
-_OPTIONAL_TEXT = ("weights", "revision", "prompt", "class_name")
+_OPTIONAL_TEXT = ("weights", "revision", "prompt", "negative", "class_name")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,7 @@ class Provenance:
     weights: digest "sha256:<hex>" of the weights, or a description of the path they came from.
     revision: revision of the weights; None where the reference has none.
     prompt, class_name, class_id: the condition; None where the sample had none of that sort.
+    negative: the negative prompt; None where none was given.
     seed: seed of this very sample (of a run of several: seed of the run + index of the sample).
     sampler: name of the registered sampler.
     options: resolved sampler options, defaults included; JSON values only (tuples become lists).
@@ -44,6 +45,7 @@ class Provenance:
     weights: str | None = None
     revision: str | None = None
     prompt: str | None = None
+    negative: str | None = None
     class_name: str | None = None
     class_id: int | None = None
     seed: int

@@ -56,6 +56,35 @@ def new_file(path: str | PathLike[str], overwrite: bool = False) -> Iterator[Pat
         ) from error
 
 
+def publish_new(temporary: Path, target: Path) -> None:
+    """Give a complete file or folder on the same file system its name in one step, unless it is taken.
+
+    `target` is missing or complete at every moment. Raises OutputExists, and OutputNotWritable.
+    """
+    try:
+        if temporary.is_dir() or not _linked(temporary, target):
+            if os.path.lexists(target):
+                raise _exists(target)
+            os.rename(temporary, target)
+    except OSError as error:
+        raise OutputNotWritable(
+            f"cannot write {target}: {_reason(target, error)}",
+            hint="Choose a folder that you may write to and that has room.",
+        ) from error
+
+
+def _linked(temporary: Path, target: Path) -> bool:
+    """Move a file by a hard link, which fails if the name is taken; False where there are none."""
+    try:
+        os.link(temporary, target)
+    except FileExistsError as error:
+        raise _exists(target) from error
+    except OSError:
+        return False
+    temporary.unlink()
+    return True
+
+
 def _refuse_special(target: Path) -> None:
     # os.replace would put a file in the place of /dev/null where the user has the right to.
     if target.exists() and not target.is_file():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,18 +21,22 @@ MAX_SEED = 2**63 - 1
 class Request:
     """What to sample.
 
-    Every prompt or class is sampled `num` times; sample `i` of the whole request uses seed `seed + i`. With
-    neither, a class-conditional model draws each sample's class from its noise. `size` is (height, width) in
-    pixels. `steps` and `guidance` are short for the sampler options of these names. `batch_size` limits how
-    many samples are computed at once; it never changes a picture.
+    Every prompt or class is sampled `num` times; sample `i` of the whole request uses seed `seed + i`, or
+    `seeds[i]` where `seeds` holds one for each sample. With neither, a class-conditional model draws each
+    sample's class from its noise. `negatives` say what to keep away from, for models that take text: one for
+    all samples or one for each prompt. `size` is (height, width) in pixels. `steps` and `guidance` are short
+    for the sampler options of these names. `batch_size` limits how many samples are computed at once; it
+    never changes a picture.
     """
 
     prompts: Sequence[str] = ()
     classes: Sequence[str | int] = ()
+    negatives: Sequence[str] = ()
     images: Mapping[str, Tensor] = field(default_factory=dict)
     size: tuple[int, int] | None = None
     num: int = 1
     seed: int = 0
+    seeds: Sequence[int] | None = None
     steps: int | None = None
     guidance: float | None = None
     sampler: str | None = None
@@ -39,12 +44,9 @@ class Request:
     batch_size: int | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.prompts, str):
-            object.__setattr__(self, "prompts", (self.prompts,))
-        if isinstance(self.classes, (str, int)):
-            object.__setattr__(self, "classes", (self.classes,))
-        object.__setattr__(self, "prompts", tuple(self.prompts))
-        object.__setattr__(self, "classes", tuple(self.classes))
+        for name in ("prompts", "classes", "negatives"):
+            given = getattr(self, name)
+            object.__setattr__(self, name, (given,) if isinstance(given, (str, int)) else tuple(given))
         if self.prompts and self.classes:
             raise InvalidInput("both prompts and classes were given, expected one of them")
         _at_least("num", self.num, 1)
@@ -52,8 +54,8 @@ class Request:
         _at_least("batch_size", self.batch_size, 1)
         if self.size is not None and min(self.size) < 1:
             raise InvalidInput(f"size is {self.size[1]}x{self.size[0]}, expected at least 1x1")
-        if not 0 <= self.seed <= MAX_SEED - self.total:
-            raise InvalidInput(f"seed is {self.seed}, expected 0 to {MAX_SEED - self.total}")
+        self._check_negatives()
+        self._check_seeds()
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise InvalidInput(f"guidance is {self.guidance}, expected a number of at least 0")
 
@@ -61,6 +63,45 @@ class Request:
     def total(self) -> int:
         """How many samples the request asks for."""
         return max(1, len(self.prompts), len(self.classes)) * self.num
+
+    def seed_of(self, index: int) -> int:
+        """The seed of sample `index`, 0 <= index < total."""
+        return self.seed + index if self.seeds is None else self.seeds[index]
+
+    def negative_of(self, index: int) -> str | None:
+        """The negative prompt of sample `index`; None where none was given, which is not the empty text."""
+        if len(self.negatives) <= 1:
+            return self.negatives[0] if self.negatives else None
+        return self.negatives[index // self.num]
+
+    def _check_negatives(self) -> None:
+        expected = max(1, len(self.prompts))
+        if len(self.negatives) not in (0, 1, expected):
+            raise InvalidInput(
+                f"{len(self.negatives)} negative prompts were given, expected 1 or one for each of the "
+                f"{expected} prompts"
+            )
+
+    def _check_seeds(self) -> None:
+        if self.seeds is None:
+            if not 0 <= self.seed <= MAX_SEED - self.total:
+                raise InvalidInput(f"seed is {self.seed}, expected 0 to {MAX_SEED - self.total}")
+            return
+        object.__setattr__(self, "seeds", tuple(self.seeds))
+        if len(self.seeds) != self.total:
+            raise InvalidInput(
+                f"{len(self.seeds)} seeds were given, expected one for each sample: {self.total}"
+            )
+        wrong = next((seed for seed in self.seeds if not 0 <= seed < MAX_SEED), None)
+        if wrong is not None:
+            raise InvalidInput(f"seed is {wrong}, expected 0 to {MAX_SEED - 1}")
+
+
+def read_size(text: str) -> tuple[int, int] | None:
+    """`WxH` or one number for a square, in pixels, as (height, width); None where it is neither."""
+    match = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", text.strip())
+    height, width = (int(match[2] or match[1]), int(match[1])) if match else (0, 0)
+    return (height, width) if height and width else None
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:

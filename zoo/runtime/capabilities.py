@@ -7,11 +7,17 @@ plugins that agree on them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+
+from zoo.diffusion.levels import Level, State
+from zoo.diffusion.parameterisations import Prediction
+
+if TYPE_CHECKING:
+    from zoo.runtime.sampling import Batch
 
 
 @runtime_checkable
@@ -50,6 +56,61 @@ class AutoregressiveFlow(Protocol):
 
 
 @runtime_checkable
+class Denoiser(Protocol):
+    """`denoiser`: predicts clean data, or what amounts to it, from noisy data x = alpha x0 + sigma eps.
+
+    A model works on one or several resolutions at once, its levels. A state is a tuple of tensors, one for
+    each level, highest resolution first; a plain model has a tuple of one. Levels are denoised together at
+    one time, which each level's own schedule turns into an amount of noise.
+
+    The model knows neither solver nor guidance nor threshold: those are made of `zoo.diffusion`.
+    """
+
+    @property
+    def prediction(self) -> Prediction:
+        """What `predict` returns: "epsilon", "v", "x0" or "flow", as `zoo.diffusion.parameterisations` has
+        them. A network with EDM's preconditioning applies it in `predict` and returns "x0".
+        """
+        ...
+
+    def levels(self, size: tuple[int, int] | None = None) -> tuple[Level, ...]:
+        """Shape, noise schedule and signal scale of every level, highest resolution first.
+
+        `size` is the (height, width) asked for, None for the model's own. Raises `InvalidInput` for a size
+        that the model does not make. A schedule is no module and no buffer, so a model built on the meta
+        device has it whole.
+        """
+        ...
+
+    def condition(self, batch: Batch, components: Mapping[str, nn.Module], guided: bool) -> Any:
+        """What `predict` needs to know of a batch beside x and time, on the model's device; made once.
+
+        batch: the n samples with their prompts, negative prompts, labels and images.
+        components: the loaded modules by role ("model", "text_encoder", ...).
+        guided: False for the n conditions alone. True for one doubled batch of 2n rows: the n unconditional
+            (or negative) ones first, then the n conditions, both halves in the order of the samples.
+
+        Samplers hand the result on without looking inside. Whatever the model does with text (encoder,
+        padding to the longest of negative and prompt, masks) happens here, and such that a sample's rows do
+        not depend on the other samples of the batch. Raises `InvalidInput` for what it cannot take.
+        """
+        ...
+
+    def predict(self, x: State, time: Tensor, condition: Any) -> State:
+        """The network's raw output for every level, each of the shape of its x.
+
+        x: [rows, c, h, w] per level in the model's number format. The tensors are the caller's buffers and
+            are overwritten before the next call: neither change nor keep them.
+        time: float32 [rows], the network's time (`Schedule.network_time`): for a table of n steps the
+            training index 0 .. n-1, not always whole; for EDM sigma; for flow matching t in [0, 1].
+        condition: what `condition` returned, with as many rows.
+
+        Rows are independent: a row's output does not change with what else is in the batch.
+        """
+        ...
+
+
+@runtime_checkable
 class MemoryEstimate(Protocol):
     """`memory-estimate`: tells what sampling takes beside the weights."""
 
@@ -61,5 +122,6 @@ class MemoryEstimate(Protocol):
 CAPABILITIES: dict[str, type] = {
     "likelihood": Likelihood,
     "autoregressive-flow": AutoregressiveFlow,
+    "denoiser": Denoiser,
     "memory-estimate": MemoryEstimate,
 }

@@ -22,7 +22,7 @@ from zoo.runtime.capabilities import AutoregressiveFlow, Likelihood
 from zoo.runtime.conditioning import class_id
 from zoo.runtime.loading import assign, build_meta, convert_tensors, needs_conversion, read_tensors
 from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_failed, sampler_options
-from zoo.runtime.sampling import Batch, Item, OnStep, Plan, batches
+from zoo.runtime.sampling import Batch, Item, OnStep, Plan, Unwatched, batches
 from zoo.runtime.threads import cpu_threads, suitable_threads
 from zoo.session import Session, default_session
 from zoo.store.locate import gone, identity, locate
@@ -40,10 +40,6 @@ class FinishedRun:
     request: Request
     artifacts: tuple[Artifact, ...]
     seconds: float
-
-
-def _no_report(step: int, total: int, preview: Tensor | None) -> None:
-    return None
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ class LoadedModel:
         """
         request = request or Request()
         items, options = self.plan(request), self.options(request)
-        return self._run(request, items, options, on_step or _no_report)
+        return self._run(request, items, options, on_step or Unwatched())
 
     def threads_for(self, batch_size: int) -> int:
         """CPU threads that a batch runs with."""
@@ -187,6 +183,7 @@ class LoadedModel:
             weights=self.weights,
             revision=None,
             prompt=item.prompt,
+            negative=item.negative,
             class_name=self.variant.classes[item.class_id] if named and item.class_id is not None else None,
             class_id=item.class_id,
             seed=item.seed,

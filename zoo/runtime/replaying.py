@@ -57,6 +57,7 @@ def _continues(group: list[Provenance], next_one: Provenance) -> bool:
         all(getattr(last, name) == getattr(next_one, name) for name in same)
         and next_one.seed == last.seed + 1
         and _kind(next_one) == _kind(last)
+        and (next_one.negative is None) == (last.negative is None)
     )
 
 
@@ -75,6 +76,7 @@ def _request(group: list[Provenance], changes: Changes, shift: int, batch_size: 
     return Request(
         prompts=[p.prompt or "" for p in group] if kind == "prompt" else (),
         classes=[p.class_id for p in group if p.class_id is not None] if kind == "class" else (),
+        negatives=[p.negative for p in group if p.negative is not None],
         num=len(group) if kind == "none" else 1,
         size=first.size,
         seed=first.seed + shift,

@@ -22,11 +22,32 @@ if TYPE_CHECKING:
 class OnStep(Protocol):
     """Progress of one batch: `step` of `total` is done.
 
-    `preview` is the batch's current estimate in the model's own range, detached, or None. It never changes
-    the result.
+    `preview` is the batch's current estimate [n, c, h, w] in [-1, 1], detached and never written to again, or
+    None. It never changes the result. An `OnStep` that has no use for some estimates has a method
+    `wants_preview(step, total) -> bool`; samplers ask it through the function of this name.
     """
 
     def __call__(self, step: int, total: int, preview: Tensor | None) -> None: ...
+
+
+def wants_preview(on_step: OnStep, step: int, total: int) -> bool:
+    """Whether `on_step` has a use for the estimate after `step` of `total`.
+
+    A sampler that has to compute or copy something for it asks before it does, so that previews cost nothing
+    where nobody looks. A plain function gets every estimate.
+    """
+    asked = getattr(on_step, "wants_preview", None)
+    return True if asked is None else bool(asked(step, total))
+
+
+class Unwatched:
+    """An `OnStep` for runs that nobody watches."""
+
+    def __call__(self, step: int, total: int, preview: Tensor | None) -> None:
+        return None
+
+    def wants_preview(self, step: int, total: int) -> bool:
+        return False
 
 
 class SampleFunction(Protocol):
@@ -41,12 +62,13 @@ class SampleFunction(Protocol):
 
 @dataclass(frozen=True)
 class Item:
-    """One sample to draw: `index` within the request, its own seed, and what it shows."""
+    """One sample to draw: `index` within the request, its own seed, what it shows and what it avoids."""
 
     index: int
     seed: int
     prompt: str | None = None
     class_id: int | None = None
+    negative: str | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +86,11 @@ class Batch:
     def prompts(self) -> tuple[str | None, ...]:
         """Each sample's prompt."""
         return tuple(item.prompt for item in self.items)
+
+    @property
+    def negatives(self) -> tuple[str | None, ...]:
+        """Each sample's negative prompt; None, unlike the empty text, where none was given."""
+        return tuple(item.negative for item in self.items)
 
     @property
     def labels(self) -> Tensor | None:
@@ -102,18 +129,24 @@ class Plan(Sequence[Item]):
 
     def _item(self, index: int) -> Item:
         prompt, label = self._conditions[index // self._request.num]
-        seed = self._request.seed + index
+        seed = self._request.seed_of(index)
         if self._class_count and label is None:
             label = int(Noise([seed]).uniform("class", (1,)).item() * self._class_count)
-        return Item(index, seed, prompt, label)
+        return Item(index, seed, prompt, label, self._request.negative_of(index))
 
 
 def plan(request: Request, classes: Sequence[str], class_count: int, takes_text: bool) -> Plan:
     """Every sample of a request, with its seed and condition.
 
     `class_count` is 0 for a model without classes. Raises `InvalidInput` for a prompt or class that the model
-    does not know.
+    does not know, and for a negative prompt where it takes no text.
     """
+    if request.negatives and not takes_text:
+        raise InvalidInput(
+            "this model takes no negative prompt: it is conditioned on "
+            + ("classes, not on text" if class_count else "nothing"),
+            "Leave out --negative.",
+        )
     return Plan(request, _conditions(request, classes, class_count, takes_text), class_count)
 
 

@@ -21,15 +21,18 @@ from zoo_cli.running import (
     condition_options,
     device_options,
     load_model,
+    negative_option,
     sampler_options,
     sampling_progress,
     show_warnings,
     uninterrupted,
     where,
 )
+from zoo_cli.sample_report import class_of, condition, decoding_entry, item_condition, keep_decodings, samples
 
 if TYPE_CHECKING:
-    from zoo.io.artifacts import Artifact, Image, Provenance
+    from zoo.io.artifacts import Artifact, Image
+    from zoo.io.previews import Previews
     from zoo.io.request import Request
     from zoo.runtime.model import LoadedModel
     from zoo.runtime.reports import Decoding
@@ -39,6 +42,19 @@ if TYPE_CHECKING:
 @click.command("sample")
 @reference_argument(required=False)
 @condition_options
+@negative_option
+@click.option(
+    "--prompts",
+    "prompts_file",
+    metavar="FILE",
+    help="A prompt in each line, or JSON objects with settings of their own; - reads standard input. "
+    "Repeated, the command draws only what is missing.",
+)
+@click.option(
+    "--distinct-seeds",
+    is_flag=True,
+    help="With --prompts: count seeds on from line to line, rather than begin each line with --seed.",
+)
 @click.option("-n", "--num", type=Count(), default=1, help="Samples of each prompt or class.")
 @click.option("--seed", type=Seed(), default=0, help="Seed of the first sample (default 0), or 'random'.")
 @sampler_options
@@ -50,6 +66,13 @@ if TYPE_CHECKING:
 @click.option(
     "--grid", is_flag=True, help="Also write one contact sheet; with a file as --out, write only the sheet."
 )
+@click.option(
+    "--preview-every",
+    type=Count(),
+    metavar="STEPS",
+    help="Show how each picture comes along, in NAME.preview.png beside it. Never changes a picture.",
+)
+@click.option("--keep-previews", is_flag=True, help="Keep all previews, as NAME.preview-STEP.png.")
 @click.option("--no-metadata", is_flag=True, help="Leave out of the files how they were made.")
 @click.option("--overwrite", is_flag=True, help="Replace existing files.")
 @device_options
@@ -63,13 +86,16 @@ def command(reference: str | None, out: Output, **given: Any) -> int:
     \b
     zoo sample --prompt "a red circle"
     zoo sample tarflow:shapes --class "blue ring" -n 4 --seed 7 -o rings/
+    zoo sample --prompts prompts.txt -o pictures/
     """
+    _check_together(given)
     # Imported here, so that --help stays quick.
     from zoo.io.request import Request
 
     request = Request(
         prompts=given["prompts"],
         classes=given["classes"],
+        negatives=() if given["negative"] is None else given["negative"],
         size=given["size"],
         num=given["num"],
         seed=given["seed"],
@@ -82,6 +108,23 @@ def command(reference: str | None, out: Output, **given: Any) -> int:
     return _sample(reference, request, out, given)
 
 
+def _check_together(given: dict[str, Any]) -> None:
+    """Refuse options that do not go together."""
+    single = {"prompts": "--prompt", "classes": "--class", "grid": "--grid", "overwrite": "--overwrite"}
+    wrong = next((option for name, option in single.items() if given[name]), None)
+    if given["prompts_file"] and wrong:
+        reason = {
+            "--grid": "each sample gets a file of its own",
+            "--overwrite": "finished samples are never replaced",
+        }
+        text = reason.get(wrong, "the file says what is drawn")
+        raise click.UsageError(f"--prompts does not go with {wrong}: {text}.")
+    if given["distinct_seeds"] and not given["prompts_file"]:
+        raise click.UsageError("--distinct-seeds is for --prompts: other samples have distinct seeds anyway.")
+    if given["keep_previews"] and not given["preview_every"]:
+        raise click.UsageError("--keep-previews keeps what --preview-every makes: give it a number of steps.")
+
+
 def _sample(reference: str | None, request: Request, out: Output, given: dict[str, Any]) -> int:
     from zoo.defaults import default_reference
     from zoo.session import Session
@@ -89,6 +132,10 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
     session, name = Session(), reference or default_reference()
     # A wrong name is told before torch is imported, which takes longer than everything else here.
     session.resolve(name)
+    if given["prompts_file"]:
+        from zoo_cli.prompt_run import sample_prompts
+
+        return sample_prompts(session, name, request, out, given)
 
     from zoo.runtime.prepare import prepare
     from zoo_cli.destination import destination
@@ -102,8 +149,13 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
         overwrite=given["overwrite"],
         metadata=not given["no_metadata"],
     )
+    if given["preview_every"] and given["grid"] and target.file is not None:
+        raise InvalidInput(
+            f"previews lie beside single pictures, and only the sheet {target.file} was asked for",
+            "Give a folder as --out, or leave out --preview-every.",
+        )
     loaded, load_seconds = load_model(session, name, out, given, request.sampler)
-    run = Run(loaded, request, target, out, grid=given["grid"])
+    run = Run(loaded, request, target, out, given["grid"], given["preview_every"], given["keep_previews"])
     started = time.perf_counter()
     try:
         run.draw()
@@ -124,6 +176,8 @@ class Run:
     target: Destination
     out: Output
     grid: bool
+    preview_every: int | None = None
+    keep_previews: bool = False
     outputs: list[dict[str, Any]] = field(default_factory=list)
     images: list[Image] = field(default_factory=list)
     decodings: list[Decoding] = field(default_factory=list)
@@ -142,23 +196,32 @@ class Run:
         total, size = self.request.total, self.loaded.batch_size(self.request)
         threads = self.loaded.threads_for(size)
         self.out.detail(f"drawing {total} in batches of {size}; threads: {threads}")
+        previews = self._previews(self.preview_every) if self.preview_every else None
         with (
-            sampling_progress(self.out, self.loaded.reference, total, size) as progress,
+            sampling_progress(self.out, self.loaded.reference, total, size, previews) as progress,
             collecting() as findings,
         ):
             for artifact in self.loaded.sample(self.request, progress.on_step):
                 self._keep(artifact)
+                if previews is not None:
+                    previews.finished(len(self.outputs) - 1)
                 progress.finished(len(self.outputs))
-                self._tell_decodings(findings)
+                keep_decodings(findings, self.decodings, self.out)
 
-    def _tell_decodings(self, findings: list[object]) -> None:
-        from zoo.runtime.reports import Decoding
+        if previews is not None and not previews.written:
+            self.out.warning("there were no previews: the sampler had no estimate to show in between")
 
-        for finding in findings:
-            if isinstance(finding, Decoding):
-                self.decodings.append(finding)
-                self.out.detail(_decoding_text(finding))
-        findings.clear()
+    def _previews(self, every: int) -> Previews:
+        from zoo.io.previews import Previews
+
+        items, variant = self.loaded.plan(self.request), self.loaded.variant
+
+        def place(index: int) -> Path:
+            item = items[index]
+            what = item_condition(item, variant)
+            return self.target.place_for(self.target.name_for(self.loaded.reference, what, item.seed))
+
+        return Previews(every, self.keep_previews, place, self.out.warning)
 
     def _keep(self, artifact: Artifact) -> None:
         made = artifact.provenance
@@ -167,11 +230,11 @@ class Run:
         # A file that lies there is also counted.
         with uninterrupted():
             if self.singles:
-                path = self.target.save(artifact, self.loaded.reference, _what(made), made.seed)
+                path = self.target.save(artifact, self.loaded.reference, condition(made), made.seed)
             if self.grid:
                 self.images.append(_image(artifact))
             entry = {"path": None if path is None else str(path), "kind": artifact.kind, "seed": made.seed}
-            self.outputs.append({**entry, "prompt": made.prompt, "class": _class(made)})
+            self.outputs.append({**entry, "prompt": made.prompt, "class": class_of(made)})
         if path is not None:
             self._tell(path)
 
@@ -182,7 +245,7 @@ class Run:
         from zoo.io.grid import grid
 
         made = [image.provenance for image in self.images]
-        asked = {_what(p) for p in made if p is not None}
+        asked = {condition(p) for p in made if p is not None}
         what = asked.pop() if len(asked) == 1 else None
         sheet = self.target.save_grid(grid(self.images), self.loaded.reference, what, self.request.seed)
         self._tell(sheet)
@@ -198,25 +261,6 @@ class Run:
             sys.stdout.flush()
 
 
-def _decoding_text(made: Decoding) -> str:
-    graphs = ", CUDA graphs" if made.graphs else ""
-    text = f"decoding: {made.decode}, {made.layout} {made.dtype} weights, {made.rows} rows{graphs}"
-    if made.residual is None:
-        return f"{text}, {made.passes} passes"
-    gave_way = f", {made.gave_way} of {len(made.blocks)} blocks finished token by token"
-    return (
-        f"{text}, {made.passes} passes for {made.tokens} tokens, "
-        f"error estimate {made.residual:.1e}{gave_way if made.gave_way else ''}"
-    )
-
-
-def _decoding_entry(made: Decoding) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    totals = {"passes": made.passes, "tokens": made.tokens, "residual": made.residual}
-    return {**asdict(made), **totals}
-
-
 def _image(artifact: Artifact) -> Image:
     from zoo.io.artifacts import Image
 
@@ -225,18 +269,6 @@ def _image(artifact: Artifact) -> Image:
             f"a contact sheet holds images, and this sampler made: {artifact.kind}", "Leave out --grid."
         )
     return artifact
-
-
-def _class(made: Provenance) -> str | int | None:
-    return made.class_name if made.class_name is not None else made.class_id
-
-
-def _what(made: Provenance) -> str | None:
-    if made.prompt is not None:
-        return made.prompt
-    if made.class_name is not None:
-        return made.class_name
-    return None if made.class_id is None else f"class {made.class_id}"
 
 
 def _report(run: Run, seconds: float, load_seconds: float) -> int:
@@ -251,7 +283,7 @@ def _report(run: Run, seconds: float, load_seconds: float) -> int:
         "seconds": round(seconds, 3),
         "load_seconds": round(load_seconds, 3),
         "outputs": run.outputs,
-        "decoding": [_decoding_entry(made) for made in run.decodings],
+        "decoding": [decoding_entry(made) for made in run.decodings],
         "grid": None if run.sheet is None else str(run.sheet),
         "interrupted": run.interrupted,
     }
@@ -259,9 +291,7 @@ def _report(run: Run, seconds: float, load_seconds: float) -> int:
         run.out.note(line)
     run.out.result(document, lambda: None)
     if run.interrupted:
-        run.out.warning(
-            f"interrupted: {made} of {run.request.total} {_pictures(run.request.total)} were kept"
-        )
+        run.out.warning(f"interrupted: {made} of {samples(run.request.total)} were kept")
         return ExitCode.INTERRUPTED
     return ExitCode.OK
 
@@ -270,8 +300,4 @@ def _summary(run: Run, seconds: float) -> Iterator[str]:
     made = len(run.outputs)
     seeds = f"seed {run.request.seed}" + (f" to {run.request.seed + made - 1}" if made > 1 else "")
     name, place = run.loaded.reference, where(run.loaded)
-    yield f"{name}: {made} {_pictures(made)} in {seconds:.2f} s on {place}, {seeds}"
-
-
-def _pictures(count: int) -> str:
-    return "sample" if count == 1 else "samples"
+    yield f"{name}: {samples(made)} in {seconds:.2f} s on {place}, {seeds}"

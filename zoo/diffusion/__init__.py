@@ -1,0 +1,1 @@
+"""Diffusion as pure functions: schedules, parameterisations, guidance, thresholds, paths, solvers, losses."""
