@@ -13,8 +13,10 @@ from servers.crashing import every_crash
 from servers.faulty import FaultyServer
 from servers.killing import kill_at_random
 
-from zoo.store.layout import blobs, home, parts
+from zoo.errors import WeightsError
+from zoo.store.layout import blob_path, blobs, home, manifest_path, parts
 from zoo.store.manifest import all_manifests, read_manifest
+from zoo.store.progress import Silent
 from zoo.store.pull import pull
 
 ROOT = Path(__file__).parents[2]
@@ -183,6 +185,71 @@ def test_pulling_removing_and_loading_at_once_corrupts_nothing(far, tmp_path):
         check_store()
         pull(mine)
         assert read_manifest("far", "a").files[0].path.read_bytes() == content
+
+
+class Remover(Silent):
+    """Removes contents when something happens in a pull, as another process might."""
+
+    def __init__(self, **contents):
+        self.contents, self.times = contents, 0
+
+    def planned(self, files):
+        self.remove("planned")
+
+    def working(self, role, what):
+        if what == "storing":
+            self.remove(role)
+
+    def remove(self, moment):
+        path = blob_path(sha256(self.contents.get(moment, b"")))
+        self.times += path.is_file()
+        path.unlink(missing_ok=True)
+
+
+@pytest.fixture
+def pair(far):
+    """A variant of two files, both pulled, and their server."""
+    words = b"one two three"
+    with FaultyServer({"/f": toy_safetensors(), "/w": words}) as server:
+        weights = {"source": [server.url("/f")], "sha256": sha256(toy_safetensors())}
+        other = {"role": "words", "format": "raw", "source": [server.url("/w")], "sha256": sha256(words)}
+        reference = far.variant("a", weights, other)
+        pull(reference)
+        server.reset()
+        yield reference, words, server
+
+
+def test_content_that_is_removed_between_plan_and_work_is_downloaded(pair):
+    reference, words, server = pair
+    manifest_path("far", "a").unlink()
+    manifest = pull(reference, watcher=Remover(planned=words))
+    assert [request.path for request in server.requests if request.method == "GET"] == ["/w"]
+    check_store()
+    assert manifest == read_manifest("far", "a")
+
+
+def test_a_kept_file_that_is_removed_during_the_pull_is_pulled_again(pair):
+    reference, words, server = pair
+    blob_path(sha256(words)).unlink()
+    remover = Remover(words=toy_safetensors())
+    manifest = pull(reference, watcher=remover)
+    assert remover.times == 1
+    assert sorted({request.path for request in server.requests}) == ["/f", "/w"]
+    assert all(path.is_file() for file in manifest.files for path in file.paths)
+    check_store()
+
+
+def test_a_pull_gives_up_where_files_are_removed_again_and_again(pair):
+    reference, words, _ = pair
+    manifest_path("far", "a").unlink()
+    blob_path(sha256(words)).unlink()
+    # Each file goes while the other one is put into its place.
+    remover = Remover(model=words, words=toy_safetensors())
+    with pytest.raises(WeightsError, match=f"{reference} were removed 5 times") as error:
+        pull(reference, watcher=remover)
+    assert remover.times == 5
+    assert f"zoo pull {reference}" in error.value.hint
+    assert read_manifest("far", "a") is None
 
 
 def in_small_home(script: str, folder: Path, megabytes: int) -> subprocess.CompletedProcess[str]:
