@@ -30,9 +30,10 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from select import POLLIN, poll
-from typing import Any, Self
+from typing import Any
 
 from servers.answering import Answering
+from servers.closing import Closing
 from servers.faults import Request, Rule
 from servers.ledger import Ledger
 from servers.sending import Hangup, Reset, Wire
@@ -44,7 +45,7 @@ BACKLOG = 128
 PATIENCE = 30.0
 
 
-class FaultyServer:
+class FaultyServer(Closing):
     """Serves `files` (path -> content, or a file on disk) and what lies below the folder `root`.
 
     It runs from its construction to `close`. `name` is the host in its addresses ("localhost" makes it
@@ -221,16 +222,6 @@ class FaultyServer:
         self._close.close()
         if self.errors:
             raise RuntimeError("the test server failed") from self.errors[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except RuntimeError:
-            if kind is None:
-                raise
 
 
 def _shut(connection: socket.socket) -> None:

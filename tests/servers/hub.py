@@ -27,8 +27,9 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
+from servers.closing import Closing
 from servers.faulty import FaultyServer
 from servers.hub_answers import HubRequest, Listening, Trouble
 from servers.hub_repositories import HubBlob, Repository
@@ -57,7 +58,7 @@ VARIABLES = (
 )
 
 
-class HubServer:
+class HubServer(Closing):
     """Holds `repositories`; runs from its construction to `close`.
 
     `lies` are headers of answers about files: given ones replace true ones, None leaves one out.
@@ -185,16 +186,6 @@ class HubServer:
         self.cdn.close()
         if self.errors:
             raise RuntimeError("the hub of the test failed") from self.errors[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except RuntimeError:
-            if kind is None:
-                raise
 
 
 def environment(hub: HubServer | str, home: Path) -> dict[str, str]:

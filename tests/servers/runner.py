@@ -10,10 +10,11 @@ import subprocess
 import sys
 import urllib.request
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib.error import HTTPError
 
 from servers.answering import CONTROL
+from servers.closing import Closing
 from servers.faults import Request
 from servers.faulty import PATIENCE
 
@@ -93,7 +94,7 @@ class RemoteServer:
         raise getattr(builtins, told["error"], RuntimeError)(told["message"])
 
 
-class ServerProcess(RemoteServer):
+class ServerProcess(Closing, RemoteServer):
     """Starts a server for the folder `root`; it ends with `close`, or with this process however that ends."""
 
     def __init__(self, root: Path | None = None, *, port: int = 0, name: str = "127.0.0.1") -> None:
@@ -127,13 +128,3 @@ class ServerProcess(RemoteServer):
         _, errors = self.process.communicate()
         if self.process.returncode != 0:
             raise RuntimeError(f"the test server failed:\n{errors}")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            self.close()
-        except RuntimeError:
-            if kind is None:
-                raise
