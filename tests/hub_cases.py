@@ -1,4 +1,4 @@
-"""A repository on a hub, and steps that tests of the shared cache have in common."""
+"""A hub with a repository, and steps that tests of the hub and of the shared cache have in common."""
 
 import errno
 import hashlib
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from huggingface_hub import hf_hub_download, scan_cache_dir
+from servers.hub import HubServer, use_hub
 
 from zoo.store.hub import client as hub
 
@@ -19,6 +20,27 @@ ADDRESS = hub.parse_hub(f"hf://org/model/{NAME}")
 
 #: A digest of the kind that xet names contents by.
 XET_HASH = "e" * 64
+
+
+@pytest.fixture
+def server():
+    """A hub without repositories."""
+    with HubServer() as running:
+        yield running
+
+
+@pytest.fixture
+def cache(monkeypatch, tmp_path, server):
+    """The cache of this process, whose hub is `server`."""
+    return use_hub(monkeypatch, server, tmp_path / "hf")
+
+
+@pytest.fixture
+def model(server):
+    """The repository org/model with a small file and a large one."""
+    made = server.repository("org/model")
+    made.commit({"config.json": CONFIG, NAME: WEIGHTS})
+    return made
 
 
 def theirs(server, cache, name=NAME, **options):

@@ -1,6 +1,7 @@
-"""The toy method, and variants of it whose weights lie on servers."""
+"""The toy method, variants of it whose weights lie on servers, and a hub with a repository."""
 
 from far_models import far
+from hub_cases import cache, model, server
 from toy_method import few, toy, toy_site, zoo
 
-__all__ = ["far", "few", "toy", "toy_site", "zoo"]
+__all__ = ["cache", "far", "few", "model", "server", "toy", "toy_site", "zoo"]

@@ -2,13 +2,13 @@
 
 import hashlib
 import inspect
-import random
 import socket
 import sys
 
 import pytest
+from hub_cases import ADDRESS, CONFIG, DIGEST, NAME, WEIGHTS
 from huggingface_hub import constants, get_hf_file_metadata
-from servers.hub import HubServer, use_hub
+from servers.hub import use_hub
 
 from zoo.errors import (
     ExitCode,
@@ -22,27 +22,6 @@ from zoo.errors import (
 from zoo.store.download.web import Target, request
 from zoo.store.hub import client as hub
 from zoo.store.hub.cache import HubFile
-
-WEIGHTS = random.Random(1).randbytes(100_000)
-CONFIG = b'{"width": 8}\n'
-
-
-@pytest.fixture
-def server():
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path, server):
-    return use_hub(monkeypatch, server, tmp_path / "hf")
-
-
-@pytest.fixture
-def model(server):
-    made = server.repository("org/model")
-    made.commit({"config.json": CONFIG, "sub/w.safetensors": WEIGHTS})
-    return made
 
 
 @pytest.fixture
@@ -116,12 +95,12 @@ def test_a_token_that_cannot_be_sent_is_told_without_showing_it(monkeypatch, cac
 
 
 def test_a_large_file_is_described_by_its_sha256(server, cache, model):
-    file = hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
-    commit, digest = model.refs["main"], hashlib.sha256(WEIGHTS).hexdigest()
+    file = hub.describe_file(ADDRESS)
+    commit = model.refs["main"]
     assert (file.commit, file.revision, file.size) == (commit, "main", len(WEIGHTS))
-    assert (file.sha256, file.git_sha1, file.etag) == (digest, None, digest)
+    assert (file.sha256, file.git_sha1, file.etag) == (DIGEST, None, DIGEST)
     assert file.url == f"{server.endpoint}/org/model/resolve/{commit}/sub/w.safetensors"
-    assert file.blob == cache / "models--org--model" / "blobs" / digest
+    assert file.blob == cache / "models--org--model" / "blobs" / DIGEST
     assert file.pointer == cache / "models--org--model" / "snapshots" / commit / "sub" / "w.safetensors"
     assert hub.part_path(file).parent == file.blob.parent
     assert not file.only_xet
@@ -146,28 +125,27 @@ def test_the_revision_that_is_asked_for_wins(server, cache, model):
 
 def test_a_renamed_repository_is_found(server, cache, model):
     server.rename("org/model", "org/other")
-    file = hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
-    assert file.sha256 == hashlib.sha256(WEIGHTS).hexdigest()
+    file = hub.describe_file(ADDRESS)
+    assert file.sha256 == DIGEST
     with request(Target(file.url, file.headers)) as answer:
         assert answer.read(10) == WEIGHTS[:10]
 
 
 def test_an_etag_that_is_no_digest_promises_nothing(server, cache, model):
     server.lies["X-Linked-ETag"] = '"12ab-34"'
-    file = hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+    file = hub.describe_file(ADDRESS)
     assert (file.etag, file.sha256, file.git_sha1) == ("12ab-34", None, None)
 
 
 def test_a_weak_etag_names_the_same_blob(server, cache, model):
-    digest = hashlib.sha256(WEIGHTS).hexdigest()
-    server.lies["X-Linked-ETag"] = f'W/"{digest}"'
-    assert hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors")).sha256 == digest
+    server.lies["X-Linked-ETag"] = f'W/"{DIGEST}"'
+    assert hub.describe_file(ADDRESS).sha256 == DIGEST
 
 
 @pytest.mark.parametrize("lie", ["many", "-5"])
 def test_a_size_that_nobody_tells_is_none(server, cache, model, lie):
     server.lies |= {"X-Linked-Size": lie}
-    assert hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors")).size is None
+    assert hub.describe_file(ADDRESS).size is None
 
 
 # Tokens
@@ -272,7 +250,7 @@ def test_a_busy_server_is_asked_again(server, cache, model, pauses):
     for status in (500, 502, 503):
         server.reset()
         server.burst(status, 2)
-        assert hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors")).size == len(WEIGHTS)
+        assert hub.describe_file(ADDRESS).size == len(WEIGHTS)
         assert server.asked("/resolve/main/") == 3
     assert pauses == [1.0, 2.0] * 3
 
@@ -280,7 +258,7 @@ def test_a_busy_server_is_asked_again(server, cache, model, pauses):
 def test_three_tries_are_all(server, cache, model, pauses):
     server.burst(503, 9)
     with pytest.raises(NetworkError, match="503") as caught:
-        hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+        hub.describe_file(ADDRESS)
     assert server.asked("/resolve/") == 3
     assert caught.value.exit_code == ExitCode.FAILED
     assert server.endpoint in caught.value.message
@@ -299,7 +277,7 @@ def test_three_tries_are_all(server, cache, model, pauses):
 )
 def test_the_server_says_how_long_to_wait(server, cache, model, pauses, headers, pause):
     server.burst(429, 1, **headers)
-    hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+    hub.describe_file(ADDRESS)
     assert pauses == [pause]
 
 
@@ -307,7 +285,7 @@ def test_the_server_says_how_long_to_wait(server, cache, model, pauses, headers,
 def test_a_server_that_asks_for_a_long_pause_is_left_alone(server, cache, model, pauses):
     server.burst(429, 1, Retry_After="300")
     with pytest.raises(NetworkError, match="too often") as caught:
-        hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+        hub.describe_file(ADDRESS)
     assert "300 s" in caught.value.hint
     assert (server.asked("/resolve/"), pauses) == (1, [])
 
@@ -315,16 +293,16 @@ def test_a_server_that_asks_for_a_long_pause_is_left_alone(server, cache, model,
 def test_a_request_that_makes_no_sense_is_not_repeated(server, cache, model, pauses):
     server.burst(400, 1)
     with pytest.raises(NetworkError, match="400"):
-        hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+        hub.describe_file(ADDRESS)
     assert (server.asked("/resolve/"), pauses) == (1, [])
 
 
 def test_a_broken_connection_is_tried_again(server, cache, model, pauses):
     server.drop(2)
-    assert hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors")).size == len(WEIGHTS)
+    assert hub.describe_file(ADDRESS).size == len(WEIGHTS)
     server.drop(3)
     with pytest.raises(NetworkError, match="broke off"):
-        hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+        hub.describe_file(ADDRESS)
     assert pauses == [1.0, 2.0, 1.0, 2.0]
 
 
@@ -366,14 +344,14 @@ def test_a_name_that_cannot_be_resolved_is_not_tried_again(monkeypatch, tmp_path
 def test_a_server_that_is_no_hub_is_told_as_that(server, cache, model):
     server.lies["X-Repo-Commit"] = None
     with pytest.raises(NetworkError, match="not that of a hub") as caught:
-        hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+        hub.describe_file(ADDRESS)
     assert server.endpoint in caught.value.hint
 
 
 # Lies
 
 
-@pytest.mark.parametrize("path", ["sub/w.safetensors", "config.json"])
+@pytest.mark.parametrize("path", [NAME, "config.json"])
 @pytest.mark.parametrize(
     "commit", ["../../..", "..", "main", "A" * 40, "a" * 39, "a" * 41, "/" + "a" * 39, "a" * 38 + "/.", ""]
 )
@@ -385,7 +363,7 @@ def test_a_commit_that_is_none_is_refused(server, cache, model, tmp_path, path, 
     assert files_below(tmp_path) == []
 
 
-@pytest.mark.parametrize("path", ["sub/w.safetensors", "config.json"])
+@pytest.mark.parametrize("path", [NAME, "config.json"])
 @pytest.mark.parametrize(
     "etag",
     [
@@ -417,7 +395,7 @@ def test_another_commit_than_the_pinned_one_is_refused(server, cache, model):
     server.lies["X-Repo-Commit"] = "b" * 40
     with pytest.raises(WeightsError, match="b" * 40):
         hub.describe_file(hub.parse_hub(f"hf://org/model/sub/w.safetensors@{model.refs['main']}"))
-    assert hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors")).commit == "b" * 40
+    assert hub.describe_file(ADDRESS).commit == "b" * 40
 
 
 # Xet
@@ -430,12 +408,12 @@ def a_file(cache, **changes):
         "revision": "main",
         "commit": commit,
         "size": len(WEIGHTS),
-        "etag": hashlib.sha256(WEIGHTS).hexdigest(),
-        "sha256": hashlib.sha256(WEIGHTS).hexdigest(),
+        "etag": DIGEST,
+        "sha256": DIGEST,
         "git_sha1": None,
         "url": "https://hub.example/org/model/resolve/main/sub/w.safetensors",
         "headers": {},
-        "blob": cache / "models--org--model" / "blobs" / hashlib.sha256(WEIGHTS).hexdigest(),
+        "blob": cache / "models--org--model" / "blobs" / DIGEST,
         "pointer": cache / "models--org--model" / "snapshots" / commit / "sub" / "w.safetensors",
         "only_xet": False,
     }
@@ -444,7 +422,6 @@ def a_file(cache, **changes):
 
 def test_a_huge_file_in_xet_cannot_be_had_otherwise(server, cache, model):
     xet = {"X-Xet-Hash": "d" * 64, "X-Xet-Refresh-Route": f"{server.endpoint}/api/xet"}
-    address = hub.parse_hub("hf://org/model/sub/w.safetensors")
     for lies, only in (
         ({"X-Linked-Size": "50000000001"} | xet, True),
         ({"X-Linked-Size": "50000000000"} | xet, False),
@@ -452,12 +429,12 @@ def test_a_huge_file_in_xet_cannot_be_had_otherwise(server, cache, model):
         (xet, False),
     ):
         server.lies = dict(lies)
-        assert hub.describe_file(address).only_xet is only
+        assert hub.describe_file(ADDRESS).only_xet is only
 
 
 def test_the_library_fetches_what_only_it_can(server, cache, model):
     # The hub of the test does not speak xet: the library falls back to plain HTTP, all else is the same.
-    file = hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+    file = hub.describe_file(ADDRESS)
     told = []
     pointer = hub.download_with_xet(file, lambda done, total: told.append((done, total)))
     assert pointer == file.pointer
@@ -485,7 +462,7 @@ def test_without_xet_the_package_is_named(monkeypatch, server, cache):
 
 
 def test_refusals_of_the_library_are_told_as_ours(server, cache, model):
-    file = hub.describe_file(hub.parse_hub("hf://org/model/sub/w.safetensors"))
+    file = hub.describe_file(ADDRESS)
     model.gated = True
     with pytest.raises(LicenceError, match="needs a login"):
         hub.download_with_xet(file, lambda done, total: None)

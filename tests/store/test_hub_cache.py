@@ -23,36 +23,9 @@ from hub_cases import (
 )
 from huggingface_hub import snapshot_download
 from servers.crashing import every_crash
-from servers.hub import HubServer, use_hub
 
 from zoo.errors import InvalidInput
 from zoo.store.hub import client as hub
-
-
-@pytest.fixture(scope="module")
-def running():
-    with HubServer() as server:
-        yield server
-
-
-@pytest.fixture
-def server(running):
-    running.reset()
-    running.repositories.clear()
-    return running
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path, server):
-    return use_hub(monkeypatch, server, tmp_path / "hf")
-
-
-@pytest.fixture
-def model(server, cache):
-    made = server.repository("org/model")
-    made.commit({"config.json": CONFIG, NAME: WEIGHTS})
-    return made
-
 
 # Finding
 

@@ -1,12 +1,11 @@
 """The hub that the tests run: it is one for the real client, and lies only where it is told to."""
 
-import hashlib
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from hub_cases import CONFIG, DIGEST, NAME, WEIGHTS
 from huggingface_hub import HfApi, get_hf_file_metadata, hf_hub_download, hf_hub_url, snapshot_download
 from huggingface_hub.errors import (
     DisabledRepoError,
@@ -17,28 +16,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from servers.asking import ask
-from servers.hub import HubServer, environment, random_file, use_hub
-
-WEIGHTS = random.Random(3).randbytes(300_000)
-CONFIG = b'{"width": 8}\n'
-
-
-@pytest.fixture
-def server():
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def cache(monkeypatch, tmp_path, server):
-    return use_hub(monkeypatch, server, tmp_path / "hf")
-
-
-@pytest.fixture
-def model(server):
-    made = server.repository("org/model")
-    made.commit({"config.json": CONFIG, "sub/w.safetensors": WEIGHTS})
-    return made
+from servers.hub import environment, random_file
 
 
 def metadata(server, name, path="a.bin", revision=None, token=False):
@@ -50,10 +28,10 @@ def test_the_client_reads_a_repository(server, cache, model):
     api = HfApi(endpoint=server.endpoint, token=False)
     info = api.model_info("org/model", files_metadata=True)
     assert info.sha == model.refs["main"]
-    assert api.list_repo_files("org/model") == ["config.json", "sub/w.safetensors"]
+    assert api.list_repo_files("org/model") == ["config.json", NAME]
     assert api.model_info("org/model", revision=info.sha).sha == info.sha
-    large = next(each for each in info.siblings if each.rfilename == "sub/w.safetensors")
-    assert (large.size, large.lfs.sha256) == (len(WEIGHTS), hashlib.sha256(WEIGHTS).hexdigest())
+    large = next(each for each in info.siblings if each.rfilename == NAME)
+    assert (large.size, large.lfs.sha256) == (len(WEIGHTS), DIGEST)
     assert [each.path for each in api.list_repo_tree("org/model")] == ["config.json", "sub"]
     assert [each.name for each in api.list_repo_refs("org/model").branches] == ["main"]
     assert [each.size for each in api.get_paths_info("org/model", ["config.json"])] == [len(CONFIG)]
@@ -78,7 +56,7 @@ def test_the_command_of_the_client_downloads(server, model, tmp_path):
 
 
 def test_large_files_come_from_another_origin(server, cache, model):
-    told = metadata(server, "org/model", "sub/w.safetensors")
+    told = metadata(server, "org/model", NAME)
     assert told.location.startswith(server.cdn.address + "/")
     assert server.cdn.address != server.endpoint
     token = server.login("me")
@@ -91,7 +69,7 @@ def test_large_files_come_from_another_origin(server, cache, model):
 
 def test_a_signature_can_be_used_up(server, model):
     server.signature_uses = 2
-    place = metadata(server, "org/model", "sub/w.safetensors").location
+    place = metadata(server, "org/model", NAME).location
     assert [ask(place, Range="bytes=0-0").status for _ in range(3)] == [206, 206, 403]
 
 
@@ -151,16 +129,16 @@ def test_a_renamed_repository_redirects(server, cache, model):
     server.rename("org/model", "org/new")
     assert metadata(server, "org/model", "config.json").size == len(CONFIG)
     assert HfApi(endpoint=server.endpoint, token=False).model_info("org/model").id == "org/new"
-    path = hf_hub_download("org/model", "sub/w.safetensors", endpoint=server.endpoint, cache_dir=cache)
+    path = hf_hub_download("org/model", NAME, endpoint=server.endpoint, cache_dir=cache)
     assert Path(path).read_bytes() == WEIGHTS
 
 
 def test_lies_are_told_until_reset(server, model):
     server.lies |= {"X-Repo-Commit": "../..", "X-Linked-ETag": '"evil"', "X-Linked-Size": "5"}
-    told = metadata(server, "org/model", "sub/w.safetensors")
+    told = metadata(server, "org/model", NAME)
     assert (told.commit_hash, told.etag, told.size) == ("../..", "evil", 5)
     server.reset()
-    told = metadata(server, "org/model", "sub/w.safetensors")
+    told = metadata(server, "org/model", NAME)
     assert (told.commit_hash, told.size) == (model.refs["main"], len(WEIGHTS))
 
 
