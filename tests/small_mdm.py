@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +38,13 @@ OUTER: dict[str, Any] = {
 }
 
 PIECES = ("<pad>", "</s>", "\u2581", "\u2581a", "\u2581red", "\u2581blue", "\u2581circle", "\u2581square")
+
+
+def inline_toml(value: Any) -> str:
+    """A configuration as a card writes it; what JSON writes for anything but tables is TOML as well."""
+    if not isinstance(value, dict):
+        return json.dumps(value)
+    return f"{{ {', '.join(f'{key} = {inline_toml(entry)}' for key, entry in value.items())} }}"
 
 
 def randomised(network: nn.Module) -> nn.Module:

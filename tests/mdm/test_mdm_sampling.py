@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from small_mdm import small_nested, small_text_encoder, small_unet
+from small_mdm import INNER, OUTER, inline_toml, small_nested, small_text_encoder, small_unet
 
 from zoo.errors import InvalidInput
 from zoo.io.request import Request
@@ -19,7 +19,7 @@ from zoo.session import Session
 from zoo_mdm.convert import export
 from zoo_mdm.model import Network
 
-CARD = """
+CARD = f"""
 schema = 1
 method = "small"
 title = "Small networks"
@@ -30,45 +30,17 @@ default = "nested"
 [variant.plain]
 summary = "random weights"
 architecture = "mdm-unet"
-sampler = { name = "ddim", steps = 3, threshold = "clip" }
+sampler = {{ name = "ddim", steps = 3, threshold = "clip" }}
 converter = "apple-mdm"
 dtype = "float32"
-[variant.plain.config]
-image_size = 8
-channels = [8, 32]
-residual_blocks = [1, 2]
-attention_layers = [0, 1]
-attention_feedforward = true
-norm_groups = 4
-micro_conditions = { scale = 8 }
-text_dim = 6
-text_projection = 16
-mask_padding = false
+config = {inline_toml(INNER)}
 
 [variant.nested]
 summary = "random weights"
 architecture = "mdm-nested-unet"
-sampler = { name = "ddim", steps = 3, guidance = 2.0, threshold = "dynamic_if", eta = 1.0 }
+sampler = {{ name = "ddim", steps = 3, guidance = 2.0, threshold = "dynamic_if", eta = 1.0 }}
 dtype = "float32"
-[variant.nested.config]
-image_size = 16
-channels = [8, 32]
-residual_blocks = [1, 1]
-attention_layers = [0, 1]
-norm_groups = 4
-embedding_dim = 32
-micro_conditions = { scale = 16 }
-[variant.nested.config.inner]
-image_size = 8
-channels = [8, 32]
-residual_blocks = [1, 2]
-attention_layers = [0, 1]
-attention_feedforward = true
-norm_groups = 4
-micro_conditions = { scale = 8 }
-text_dim = 6
-text_projection = 16
-mask_padding = false
+config = {inline_toml(OUTER)}
 [[variant.nested.files]]
 role = "model"
 source = ["nested.safetensors"]
