@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,6 @@ import torch
 from golden_adapters import ADAPTERS, MANIFEST_CONVERTERS, MANIFEST_MODELS, GoldenCase
 
 from zoo.cards import Card, Variant
-from zoo.nn.products import LAYOUTS
 from zoo.registry import resolve
 from zoo.runtime.loading import build_meta, check_tensors, parameter_count
 from zoo.session import Session
@@ -24,10 +24,14 @@ HERE = Path(__file__).parent / "golden"
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     root = Path(metafunc.config.getoption("--golden") or HERE)
-    if not any(root.rglob("case.json")):
+    folders = sorted(path.parent for path in root.rglob("case.json"))
+    if not folders:
         raise pytest.UsageError(f"--golden {root}: no case.json anywhere in this folder")
-    if "case_folder" in metafunc.fixturenames:
-        folders = sorted(path.parent for path in root.rglob("case.json"))
+    if "layout" in metafunc.fixturenames:
+        pairs = [(folder, layout) for folder in folders for layout in layouts_of(folder)]
+        names = [f"{_identity(folder, root)}-{layout}" for folder, layout in pairs]
+        metafunc.parametrize(("case_folder", "layout"), pairs, ids=names)
+    elif "case_folder" in metafunc.fixturenames:
         metafunc.parametrize("case_folder", folders, ids=[_identity(folder, root) for folder in folders])
     if "manifest_path" in metafunc.fixturenames:
         paths = sorted(path for path in root.rglob("manifests/*.json"))
@@ -36,6 +40,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def _identity(path: Path, root: Path) -> str:
     return str(path.relative_to(root)) if path != root else path.name
+
+
+def layouts_of(folder: Path) -> Sequence[str]:
+    """The layouts of the weights among which the sampler of a case's method can choose."""
+    return getattr(ADAPTERS.get(GoldenCase(folder).facts["method"]), "layouts", ())
 
 
 @pytest.fixture(scope="module")
@@ -70,13 +79,8 @@ def test_case_agrees_with_the_authors_code(case_folder: Path, session: Session) 
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_case_agrees_in_every_layout_of_the_weights(case_folder: Path, session: Session, layout: str) -> None:
-    case = GoldenCase(case_folder)
-    adapter = ADAPTERS.get(case.facts["method"])
-    if layout not in getattr(adapter, "layouts", ()):
-        pytest.skip("the sampler has one layout")
-    problems = check_case(case, session, layout=layout)
+    problems = check_case(GoldenCase(case_folder), session, layout=layout)
     assert not problems, "\n".join(problems)
 
 
