@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from zoo.diffusion import solvers
 from zoo.diffusion.denoising import Denoising
@@ -16,84 +18,59 @@ from zoo.runtime.capabilities import Denoiser
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
 from zoo.runtime.sampling import Batch, OnStep, wants_preview
-from zoo_diffusion.options import DDIMOptions, DiffusionOptions, DPMOptions
+from zoo_diffusion.options import DiffusionOptions
 
 
-def ddpm(
-    loaded: LoadedModel, batch: Batch, options: DiffusionOptions, noise: NoiseSource, on_step: OnStep
-) -> list[Image]:
-    """Ancestral sampling (arXiv 2006.11239)."""
-    return draw(loaded, batch, options, noise, on_step, solvers.ddpm)
+@dataclass(frozen=True)
+class Sampler:
+    """Draws with the solver that `solver` makes of the options."""
+
+    solver: Callable[[Any], Solver]
+
+    def __call__(
+        self,
+        loaded: LoadedModel,
+        batch: Batch,
+        options: DiffusionOptions,
+        noise: NoiseSource,
+        on_step: OnStep,
+    ) -> list[Image]:
+        """Pictures of a batch. `on_step` sees the predicted clean pictures of the highest level."""
+        model: Denoiser = loaded.model
+        levels, count = model.levels(batch.size), len(batch)
+        condition = model.condition(batch, loaded.components, options.guidance != 1.0)
+        visited = times(levels[0].schedule, options.steps, options.spacing)
+        route = path([level.schedule for level in levels], visited)
+        denoise = Denoising(
+            model,
+            levels,
+            route,
+            condition,
+            count,
+            options.guidance,
+            options.threshold,
+            loaded.dtype,
+            loaded.device,
+        )
+        random = NamedNoise(noise, levels, count, loaded.device)
+        report = _Report(on_step, levels[0].signal_scale)
+        state = generate(denoise, route, self.solver(options), random, report)
+        finished = pictures(state, levels, options.all_levels)
+        return [Image(picture) for picture in finished.add(1.0).mul_(0.5).cpu()]
 
 
-def ddim(
-    loaded: LoadedModel, batch: Batch, options: DDIMOptions, noise: NoiseSource, on_step: OnStep
-) -> list[Image]:
-    """Implicit sampling (arXiv 2010.02502)."""
-    return draw(loaded, batch, options, noise, on_step, partial(solvers.ddim, eta=options.eta))
-
-
-def euler(
-    loaded: LoadedModel, batch: Batch, options: DiffusionOptions, noise: NoiseSource, on_step: OnStep
-) -> list[Image]:
-    """First order along the probability flow."""
-    return draw(loaded, batch, options, noise, on_step, solvers.euler)
-
-
-def heun(
-    loaded: LoadedModel, batch: Batch, options: DiffusionOptions, noise: NoiseSource, on_step: OnStep
-) -> list[Image]:
-    """Second order along the probability flow (arXiv 2206.00364)."""
-    return draw(loaded, batch, options, noise, on_step, solvers.heun)
-
-
-def dpm2(
-    loaded: LoadedModel, batch: Batch, options: DPMOptions, noise: NoiseSource, on_step: OnStep
-) -> list[Image]:
-    """DPM-Solver++ (2M) (arXiv 2211.01095)."""
-    return draw(loaded, batch, options, noise, on_step, _multistep(2, options))
-
-
-def dpm3(
-    loaded: LoadedModel, batch: Batch, options: DPMOptions, noise: NoiseSource, on_step: OnStep
-) -> list[Image]:
-    """DPM-Solver++ with three points."""
-    return draw(loaded, batch, options, noise, on_step, _multistep(3, options))
-
-
-def draw(
-    loaded: LoadedModel,
-    batch: Batch,
-    options: DiffusionOptions,
-    noise: NoiseSource,
-    on_step: OnStep,
-    solver: Solver,
-) -> list[Image]:
-    """Pictures of a batch. `on_step` sees the predicted clean pictures of the highest level."""
-    model: Denoiser = loaded.model
-    levels, count = model.levels(batch.size), len(batch)
-    condition = model.condition(batch, loaded.components, options.guidance != 1.0)
-    visited = times(levels[0].schedule, options.steps, options.spacing)
-    route = path([level.schedule for level in levels], visited)
-    denoise = Denoising(
-        model,
-        levels,
-        route,
-        condition,
-        count,
-        options.guidance,
-        options.threshold,
-        loaded.dtype,
-        loaded.device,
-    )
-    random = NamedNoise(noise, levels, count, loaded.device)
-    state = generate(denoise, route, solver, random, _Report(on_step, levels[0].signal_scale))
-    finished = pictures(state, levels, options.all_levels)
-    return [Image(picture) for picture in finished.add(1.0).mul_(0.5).cpu()]
-
-
-def _multistep(order: int, options: DPMOptions) -> Solver:
-    return partial(solvers.dpm_multistep, order=order, lower_last=options.lower_last)
+#: Ancestral sampling (arXiv 2006.11239).
+ddpm = Sampler(lambda options: solvers.ddpm)
+#: Implicit sampling (arXiv 2010.02502).
+ddim = Sampler(lambda options: partial(solvers.ddim, eta=options.eta))
+#: First order along the probability flow.
+euler = Sampler(lambda options: solvers.euler)
+#: Second order along the probability flow (arXiv 2206.00364).
+heun = Sampler(lambda options: solvers.heun)
+#: DPM-Solver++ (2M) (arXiv 2211.01095).
+dpm2 = Sampler(lambda options: partial(solvers.dpm_multistep, order=2, lower_last=options.lower_last))
+#: DPM-Solver++ with three points.
+dpm3 = Sampler(lambda options: partial(solvers.dpm_multistep, order=3, lower_last=options.lower_last))
 
 
 @dataclass(frozen=True)
