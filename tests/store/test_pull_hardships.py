@@ -261,37 +261,38 @@ def in_small_home(script: str, folder: Path, megabytes: int) -> subprocess.Compl
     return subprocess.run(["unshare", "-m", "sh", "-c", f"{mount}; {script}"], capture_output=True, text=True)
 
 
-def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(far, tmp_path, monkeypatch):
+@pytest.fixture
+def eight_megabytes(far, tmp_path, monkeypatch):
+    """A variant of that size, its content, its server, and a folder for a disk that holds the store."""
     content = large_safetensors(8)
+    monkeypatch.setenv("ZOO_HOME", str(tmp_path / "disk" / "home"))
     with FaultyServer({"/f": content}) as server:
         reference = far.variant("a", {"source": [server.url("/f")], "sha256": sha256(content)})
-        small = tmp_path / "small"
-        monkeypatch.setenv("ZOO_HOME", str(small / "home"))
-        done = in_small_home(f"{' '.join(COMMAND)} {reference}", small, 4)
-        assert done.returncode == 7
-        assert "too little" in done.stderr
-        assert server.sent() == 0
+        yield reference, content, server, tmp_path / "disk"
 
 
-def test_a_disk_that_fills_up_stops_the_pull_and_another_goes_on(far, tmp_path, monkeypatch):
-    content = large_safetensors(8)
-    with FaultyServer({"/f": content}) as server:
-        # The size is not told for HEAD, and the room for it is not checked on demand.
-        reference = far.variant("a", {"source": [server.url("/f")], "sha256": sha256(content)})
-        small = tmp_path / "small"
-        monkeypatch.setenv("ZOO_HOME", str(small / "home"))
-        command = f"{' '.join(COMMAND)} {reference}"
-        script = (
-            f"{command} --no-space-check; echo first $?; ls {small}/home/parts;"
-            f"mount -o remount,size=40m {small}; {command}; echo second $?; sha256sum {small}/home/blobs/*"
-        )
-        done = in_small_home(script, small, 6)
-        assert "first 7" in done.stdout, done
-        assert ".part" in done.stdout
-        assert "the disk is full" in done.stderr
-        assert "second 0" in done.stdout, done.stderr
-        assert sha256(content) in done.stdout.splitlines()[-1]
-        assert server.sent() < 1.5 * len(content)
+def test_a_disk_that_is_too_small_is_refused_before_the_first_byte(eight_megabytes):
+    reference, _, server, disk = eight_megabytes
+    done = in_small_home(f"{' '.join(COMMAND)} {reference}", disk, 4)
+    assert done.returncode == 7
+    assert "too little" in done.stderr
+    assert server.sent() == 0
+
+
+def test_a_disk_that_fills_up_stops_the_pull_and_another_goes_on(eight_megabytes):
+    reference, content, server, disk = eight_megabytes
+    command = f"{' '.join(COMMAND)} {reference}"
+    script = (
+        f"{command} --no-space-check; echo first $?; ls {disk}/home/parts;"
+        f"mount -o remount,size=40m {disk}; {command}; echo second $?; sha256sum {disk}/home/blobs/*"
+    )
+    done = in_small_home(script, disk, 6)
+    assert "first 7" in done.stdout, done
+    assert ".part" in done.stdout
+    assert "the disk is full" in done.stderr
+    assert "second 0" in done.stdout, done.stderr
+    assert sha256(content) in done.stdout.splitlines()[-1]
+    assert server.sent() < 1.5 * len(content)
 
 
 def test_a_pulled_model_is_used_from_a_store_that_cannot_be_written(far, toy, tmp_path, monkeypatch):
