@@ -129,10 +129,8 @@ class MDMSampling:
 
     def steps(self, batch: Batch, options: Any) -> Outputs:
         model, count = self.loaded.model, len(batch)
-        levels, condition = (
-            model.levels(),
-            model.condition(batch, self.loaded.components, options.guidance != 1),
-        )
+        levels = model.levels()
+        condition = model.condition(batch, self.loaded.components, options.guidance != 1)
         route = path([level.schedule for level in levels], times(levels[0].schedule, options.steps))
         denoise = Denoising(model, levels, route, condition, count, options.guidance, options.threshold)
         made: dict[str, Tensor] = {"timesteps": torch.tensor(route.times[:-1])}
@@ -166,7 +164,6 @@ def t5_vocabulary() -> Path:
 
 
 def mdm_manifest(manifest: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-
     unet = manifest["config"]
     config = config_from_authors(
         unet,
