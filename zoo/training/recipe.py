@@ -37,5 +37,9 @@ class Recipe(Protocol):
         ...
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], noise: NoiseSource) -> Tensor:
-        """Scalar to minimise; `batch` is on the model's device."""
+        """Scalar to minimise: a mean over the rows of `batch`, which is on the model's device.
+
+        A row's share depends on no other row, and on `noise` only through draws whose first dimension is the
+        batch: the trainer gives slices of a batch to several threads.
+        """
         ...

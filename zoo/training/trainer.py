@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from zoo.runtime.noise import BatchNoise
+from zoo.training.gradients import Gradients
 from zoo.training.recipe import Budget, Recipe
 
 _MOMENTS = ("exp_avg", "exp_avg_sq", "step")
@@ -38,11 +39,13 @@ class Trainer:
         self, recipe: Recipe, model: nn.Module, device: str = "cpu", seed: int | None = None
     ) -> None:
         self.recipe = recipe
-        self.model = model.to(device).train()
+        # Convolutions are faster in this layout; nothing else notices it.
+        self.model = model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         self.device = torch.device(device)
         self.seed = recipe.seed if seed is None else seed
         self.step = 0
         self.parameters = dict(model.named_parameters())
+        self.gradients = Gradients(recipe, self.model, self.device)
         self.average = {name: p.detach().clone() for name, p in self.parameters.items()}
         budget = recipe.budget
         self.optimizer = torch.optim.AdamW(
@@ -66,18 +69,12 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(budget, self.step)
         noise = BatchNoise("train", self.seed, self.step)
-        batch = self.recipe.batch(noise, budget.batch_size)
-        batch = {name: tensor.to(self.device) for name, tensor in batch.items()}
-        dtype = getattr(torch, budget.autocast) if budget.autocast else torch.float32
-        with torch.autocast(self.device.type, dtype, enabled=budget.autocast is not None):
-            loss = self.recipe.loss(self.model, batch, noise)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = self.gradients.of(self.recipe.batch(noise, budget.batch_size), noise)
         nn.utils.clip_grad_norm_(list(self.parameters.values()), budget.clip_norm)
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return float(loss.detach())
+        return float(loss)
 
     def _update_average(self) -> None:
         # Early on the average follows closely, so that it forgets the random initialisation.
