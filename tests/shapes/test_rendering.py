@@ -24,7 +24,7 @@ from zoo.shapes import (
     visible_masks,
 )
 from zoo.shapes.batches import CENTRE_OFFSET, single_objects
-from zoo.shapes.rendering import composite
+from zoo.shapes.rendering import composite, render_all
 
 #: Area of each shape in units of its radius squared.
 AREAS = {
@@ -62,6 +62,17 @@ def test_layers_compose_to_the_picture() -> None:
         assert torch.equal(composite(stack), render(scene, 32))
         assert torch.equal(stack[1:, 3], masks(scene.items, 32))
         assert (stack[0, 3] == 1).all()
+
+
+@pytest.mark.parametrize("size", [8, 32])
+def test_several_scenes_are_drawn_as_each_alone(size: int) -> None:
+    scenes = [sample_scene(seed) for seed in range(60)]
+    assert {len(scene.items) for scene in scenes} == {1, 2, 3}
+    pictures = render_all(scenes, size)
+    assert pictures.shape == (60, 3, size, size)
+    for picture, scene in zip(pictures, scenes, strict=True):
+        assert torch.allclose(picture, render(scene, size), rtol=0, atol=1e-6)
+    assert render_all([], size).shape == (0, 3, size, size)
 
 
 def test_visible_masks_weigh_the_colours_of_the_picture() -> None:

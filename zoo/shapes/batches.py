@@ -1,13 +1,17 @@
-"""Training batches drawn straight from noise, without building `Scene` objects one by one."""
+"""Training batches as functions of noise."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import torch
 from torch import Tensor
 
 from zoo.runtime.noise import NoiseSource
-from zoo.shapes.rendering import colour_table, coverage
-from zoo.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES
+from zoo.shapes.captions import Description, describe
+from zoo.shapes.rendering import colour_table, coverage, render_all
+from zoo.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES, Scene, sample_scene
+from zoo.shapes.splits import SEEN
 
 #: Largest displacement of a single object from the picture's centre, as a fraction of the side.
 CENTRE_OFFSET = 0.05
@@ -30,3 +34,26 @@ def single_objects(noise: NoiseSource, count: int, size: int) -> tuple[Tensor, T
     object_colour = colour_table(COLOURS)[colour]
     picture = background[:, :, None, None] * (1.0 - mask) + object_colour[:, :, None, None] * mask
     return picture * 2.0 - 1.0, colour * len(SHAPES) + shape
+
+
+def captioned_scenes(noise: NoiseSource, count: int, size: int) -> tuple[Tensor, list[str]]:
+    """Scenes of one to three objects, all of combinations that are not held out, with captions.
+
+    Returns images [count, 3, size, size] in [-1, 1] and a caption each, which leaves out the size of every
+    object, the position and the background as often as it says them.
+    """
+    halves = (noise.uniform("scene", (count, 2)).double() * 2**24).long().tolist()
+    scenes = [sample_scene((high << 24) + low, classes=SEEN) for high, low in halves]
+    said = (noise.uniform("said", (count, 5)) < 0.5).tolist()
+    captions = [str(_partly_described(scene, *flags)) for scene, flags in zip(scenes, said, strict=True)]
+    return render_all(scenes, size) * 2.0 - 1.0, captions
+
+
+def _partly_described(scene: Scene, position: bool, background: bool, *sizes: bool) -> Description:
+    """What a caption may say of a scene; `sizes` has one entry for each object."""
+    full = describe(scene, position=position, background=background)
+    objects = tuple(
+        mention if sized else dataclasses.replace(mention, size=None)
+        for mention, sized in zip(full.objects, sizes, strict=False)
+    )
+    return dataclasses.replace(full, objects=objects)

@@ -1,7 +1,8 @@
 """Scoring a model of the shapes world: does each sample show what its prompt says?
 
-Every combination of colour and shape is sampled equally often and judged by `zoo.shapes.judging`. Models with
-a likelihood are also scored in bits per dimension on ground-truth pictures.
+Every combination of colour and shape is sampled equally often and judged by `zoo.shapes.judging`; models that
+read captions are asked for two objects with a relation besides. Models with a likelihood are also scored in
+bits per dimension on ground-truth pictures.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -25,40 +27,25 @@ from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import BatchNoise
 from zoo.runtime.options import changed_options
 from zoo.runtime.sampling import OnStep
-from zoo.runtime.threads import cpu_threads
 from zoo.session import Session
 from zoo.shapes.batches import single_objects
-from zoo.shapes.captions import Mention
-from zoo.shapes.judging import agrees
+from zoo.shapes.exam import DEFAULT_PAIRS, Answer, Question, mark, pair_questions, single_questions
 from zoo.shapes.scene import CLASSES
+from zoo.shapes.scores import ClassScore, GroupScore, Share, class_scores, group_score, relation_scores
 
 #: Ground-truth pictures whose bits per dimension are computed at once.
 _LIKELIHOOD_BATCH = 64
 
-
-@dataclass(frozen=True)
-class ClassScore:
-    """One combination of colour and shape. `held_out`: it was left out of training."""
-
-    name: str
-    prompt: str
-    held_out: bool
-    correct: int
-    total: int
-
-    @property
-    def accuracy(self) -> float:
-        """Share of samples that agree with the prompt."""
-        return self.correct / self.total
+#: Options that are stated with every result, also where they are the sampler's own defaults.
+_ALWAYS_STATED = ("steps", "guidance")
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """How well a model draws what is asked for, and everything needed to measure it again.
 
-    `accuracy` is over all samples, `seen` and `held_out` over the combinations that training showed or left
-    out (None where there are none). `bits_per_dim` is the mean over `renders` ground-truth pictures, None for
-    models without a likelihood. `failures` are the (prompt, seed) of samples that disagree.
+    `answers` are the samples in the order of their seeds, single objects before pairs. `bits_per_dim` is the
+    mean over `renders` ground-truth pictures, None for models without a likelihood.
     """
 
     reference: str
@@ -70,31 +57,102 @@ class Evaluation:
     dtype: str
     seed: int
     per_class: int
-    accuracy: float
-    seen: float | None
-    held_out: float | None
-    classes: tuple[ClassScore, ...]
-    failures: tuple[tuple[str, int], ...]
+    answers: tuple[Answer, ...] = field(repr=False)
     seconds_per_sample: float
     bits_per_dim: float | None
     renders: int
     images: tuple[Image, ...] = field(default=(), repr=False)
 
+    @property
+    def accuracy(self) -> float:
+        """Share of all samples that agree with their prompt."""
+        return self.all_samples.all.correct / self.all_samples.all.total
+
+    @property
+    def seen(self) -> float | None:
+        """As `accuracy`, of the combinations that training showed; None where there are none."""
+        return self.all_samples.seen.accuracy
+
+    @property
+    def held_out(self) -> float | None:
+        """As `accuracy`, of prompts with a combination that training left out; None where there are none."""
+        return self.all_samples.held_out.accuracy
+
+    @cached_property
+    def all_samples(self) -> GroupScore:
+        """Every sample."""
+        return group_score(self.answers)
+
+    @cached_property
+    def single(self) -> GroupScore:
+        """The samples of single objects."""
+        return group_score([answer for answer in self.answers if not answer.question.is_pair])
+
+    @cached_property
+    def pairs(self) -> GroupScore | None:
+        """The samples of two objects; None where none were asked for."""
+        answers = self._pair_answers
+        return group_score(answers) if answers else None
+
+    @cached_property
+    def classes(self) -> tuple[ClassScore, ...]:
+        """The samples by combination of colour and shape."""
+        return class_scores(self.answers)
+
+    @cached_property
+    def relations(self) -> Mapping[str, Share]:
+        """The samples of two objects by relation; empty where there are none."""
+        return relation_scores(self.answers)
+
+    @property
+    def failures(self) -> tuple[Answer, ...]:
+        """The samples that disagree with their prompt."""
+        return tuple(answer for answer in self.answers if not answer.correct)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The options that a figure is not to be quoted without: steps, guidance and what was changed."""
+        always = {name: self.options[name] for name in _ALWAYS_STATED if name in self.options}
+        return {**always, **self.changed}
+
+    @property
+    def _pair_answers(self) -> list[Answer]:
+        return [answer for answer in self.answers if answer.question.is_pair]
+
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; the pictures are left out."""
-        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "images"}
-        values["options"], values["changed"] = dict(self.options), dict(self.changed)
-        values["classes"] = [{**dataclasses.asdict(c), "accuracy": c.accuracy} for c in self.classes]
-        values["failures"] = [{"prompt": prompt, "seed": seed} for prompt, seed in self.failures]
-        return values
+        names = [f.name for f in dataclasses.fields(self) if f.name not in ("answers", "images")]
+        return {
+            **{name: getattr(self, name) for name in names},
+            "options": dict(self.options),
+            "changed": dict(self.changed),
+            "accuracy": self.accuracy,
+            "seen": self.seen,
+            "held_out": self.held_out,
+            "single_objects": self.single.to_dict(),
+            "two_objects": None if self.pairs is None else self.pairs.to_dict(),
+            "classes": [score.to_dict() for score in self.classes],
+            "relations": {name: share.to_dict() for name, share in self.relations.items()},
+            "pairs": [_pair_entry(answer) for answer in self._pair_answers],
+            "failures": [_entry(answer) for answer in self.failures],
+        }
+
+
+def _entry(answer: Answer) -> dict[str, Any]:
+    return {"prompt": answer.question.prompt, "seed": answer.seed, "shows": answer.shows}
+
+
+def _pair_entry(answer: Answer) -> dict[str, Any]:
+    question = answer.question
+    facts = {"relation": question.relation, "held_out": question.held_out, "correct": answer.correct}
+    return {**_entry(answer), **facts}
 
 
 def check_evaluable(session: Session, reference: str) -> tuple[Card, Variant, frozenset[str]]:
     """Card, variant and held-out combinations of a model of the shapes world; else `InvalidInput`."""
     card, variant = session.resolve(reference)
     by_class = bool(variant.classes) and set(variant.classes) <= set(CLASSES)
-    by_text = not variant.classes and "text-to-image" in card.tasks
-    if variant.recipe is None or not (by_class or by_text):
+    if variant.recipe is None or not (by_class or variant.captions == "shapes"):
         raise InvalidInput(
             f"{card.method}:{variant.name} is not a model of the shapes world, all that can be judged here",
             "zoo list shows the built-in variants.",
@@ -103,26 +161,43 @@ def check_evaluable(session: Session, reference: str) -> tuple[Card, Variant, fr
     return card, variant, frozenset(held_out)
 
 
-def evaluated_classes(variant: Variant) -> tuple[str, ...]:
-    """The combinations that a variant is asked for: its own classes, or all that there are."""
-    return tuple(name for name in CLASSES if not variant.classes or name in variant.classes)
+def evaluation_questions(
+    session: Session, reference: str, per_class: int = 10, pairs: int | None = None, seed: int = 0
+) -> tuple[Question, ...]:
+    """What a model is asked for, in the order of the samples' seeds: single objects, then pairs.
 
-
-def evaluation_request(variant: Variant, per_class: int, seed: int, how: Request | None = None) -> Request:
-    """The request whose samples are judged: "a red circle" and so on, `per_class` of each.
-
-    `how` gives sampler, steps, guidance, options and batch size; what else it asks for is replaced.
+    `pairs` is the number of prompts of two objects; None is `DEFAULT_PAIRS` for a model that reads captions
+    and none for others. Raises `InvalidInput` for a model that is not of the shapes world, or that is to draw
+    pairs and reads no captions.
     """
-    prompts = [prompt_of(name) for name in evaluated_classes(variant)]
-    return dataclasses.replace(
-        how or Request(), prompts=prompts, classes=(), num=per_class, seed=seed, size=None
+    card, variant, held_out = check_evaluable(session, reference)
+    reads = variant.captions is not None
+    if pairs and not reads:
+        raise InvalidInput(
+            f"{card.method}:{variant.name} reads no captions: it cannot be asked for two objects",
+            "Leave out --pairs.",
+        )
+    wanted = (DEFAULT_PAIRS if reads else 0) if pairs is None else pairs
+    names = [name for name in CLASSES if not variant.classes or name in variant.classes]
+    singles = single_questions(names, per_class, held_out)
+    return (*singles, *pair_questions(wanted, seed, held_out))
+
+
+def evaluation_request(questions: Sequence[Question], seed: int, how: Request | None = None) -> Request:
+    """The request whose samples are judged: one for each question, seeds counted on from `seed`.
+
+    `how` gives sampler, steps, guidance, options and batch size; what else it asks for is left out.
+    """
+    how = how or Request()
+    return Request(
+        prompts=[question.prompt for question in questions],
+        seed=seed,
+        steps=how.steps,
+        guidance=how.guidance,
+        sampler=how.sampler,
+        options=how.options,
+        batch_size=how.batch_size,
     )
-
-
-def prompt_of(name: str) -> str:
-    """The caption of a combination: "orange ring" -> "an orange ring"."""
-    colour, shape = name.split()
-    return str(Mention(shape, colour))
 
 
 def evaluate(
@@ -134,27 +209,26 @@ def evaluate(
     keep_images: bool = False,
     on_step: OnStep | None = None,
     on_sample: Callable[[int], None] | None = None,
+    pairs: int | None = None,
 ) -> Evaluation:
-    """Sample every combination `per_class` times and judge the pictures.
+    """Sample every combination `per_class` times, and `pairs` prompts of two objects, and judge the pictures.
 
-    `how` gives the sampler's settings (see `evaluation_request`); `on_sample` receives the number of pictures
-    judged so far. Raises `InvalidInput` for a model that is not of the shapes world.
+    `how` gives the sampler's settings (see `evaluation_request`), `pairs` is as in `evaluation_questions`;
+    `on_sample` receives the number of pictures judged so far. Raises `InvalidInput` as `evaluation_questions`
+    does, and for pictures that the judge cannot read.
     """
-    _, variant, held_out = check_evaluable(loaded.session, loaded.reference)
-    classes = evaluated_classes(variant)
-    request = evaluation_request(variant, per_class, seed, how)
+    questions = evaluation_questions(loaded.session, loaded.reference, per_class, pairs, seed)
+    request = evaluation_request(questions, seed, how)
     timed = _Timed(loaded.sample(request, on_step))
-    verdicts: list[bool] = []
+    answers: list[Answer] = []
     images: list[Image] = []
-    for artifact in timed:
-        name = classes[len(verdicts) // per_class]
-        verdicts.append(_agrees(artifact, prompt_of(name)))
+    for index, artifact in enumerate(timed):
+        answers.append(mark(artifact, questions[index], request.seed_of(index)))
         size = artifact.pixels.shape[-1]
         if keep_images:
             images.append(artifact)
         if on_sample is not None:
-            on_sample(len(verdicts))
-    scores = _scores(classes, verdicts, per_class, held_out)
+            on_sample(len(answers))
     bits = _bits_per_dim(loaded, size, seed, renders)
     sampler, options = loaded.sampler(request.sampler), loaded.options(request)
     return Evaluation(
@@ -167,14 +241,8 @@ def evaluate(
         dtype=devices.dtype_name(loaded.dtype),
         seed=seed,
         per_class=per_class,
-        accuracy=sum(verdicts) / len(verdicts),
-        seen=_accuracy([score for score in scores if not score.held_out]),
-        held_out=_accuracy([score for score in scores if score.held_out]),
-        classes=scores,
-        failures=tuple(
-            (prompt_of(classes[i // per_class]), seed + i) for i, good in enumerate(verdicts) if not good
-        ),
-        seconds_per_sample=timed.seconds / len(verdicts),
+        answers=tuple(answers),
+        seconds_per_sample=timed.seconds / len(answers),
         bits_per_dim=bits,
         renders=0 if bits is None else renders,
         images=tuple(images),
@@ -198,31 +266,6 @@ class _Timed:
             if not isinstance(artifact, Image):
                 raise ZooError(f"eval judges images, and the sampler made: {artifact.kind}")
             yield artifact
-
-
-def _agrees(image: Image, prompt: str) -> bool:
-    try:
-        # The judge's operations are far too small to share between threads.
-        with cpu_threads(1):
-            return agrees(image.pixels, prompt)
-    except ValueError as error:
-        # The judge sees square RGB pictures from a certain size on; a model that makes others has no score.
-        raise InvalidInput(f"the pictures of this model cannot be judged: {error}") from error
-
-
-def _scores(
-    classes: Sequence[str], verdicts: Sequence[bool], per_class: int, held_out: frozenset[str]
-) -> tuple[ClassScore, ...]:
-    correct = [sum(verdicts[i * per_class : (i + 1) * per_class]) for i in range(len(classes))]
-    return tuple(
-        ClassScore(name, prompt_of(name), name in held_out, good, per_class)
-        for name, good in zip(classes, correct, strict=True)
-    )
-
-
-def _accuracy(scores: Sequence[ClassScore]) -> float | None:
-    total = sum(score.total for score in scores)
-    return sum(score.correct for score in scores) / total if total else None
 
 
 def _bits_per_dim(loaded: LoadedModel, size: int, seed: int, renders: int) -> float | None:

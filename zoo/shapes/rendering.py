@@ -109,3 +109,17 @@ def visible_masks(scene: Scene, size: int) -> Tensor:
 def render(scene: Scene, size: int) -> Tensor:
     """The picture: RGB [3, size, size] in [0, 1]."""
     return composite(layers(scene, size))
+
+
+def render_all(scenes: Sequence[Scene], size: int) -> Tensor:
+    """The pictures of several scenes at once: RGB [n, 3, size, size] in [0, 1]."""
+    colours, backgrounds = colour_table(COLOURS), colour_table(BACKGROUNDS)
+    behind = backgrounds[[list(BACKGROUNDS).index(scene.background) for scene in scenes]]
+    pictures = behind[:, :, None, None].repeat(1, 1, size, size)
+    for depth in range(max((len(scene.items) for scene in scenes), default=0)):
+        rows = [row for row, scene in enumerate(scenes) if len(scene.items) > depth]
+        items = [scenes[row].items[depth] for row in rows]
+        colour = colours[[list(COLOURS).index(item.colour) for item in items]][:, :, None, None]
+        mask = masks(items, size)[:, None]
+        pictures[rows] = pictures[rows] * (1.0 - mask) + colour * mask
+    return pictures

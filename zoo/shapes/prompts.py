@@ -1,0 +1,142 @@
+"""Prompts of users as captions of the shapes world: the same grammar, written with less care.
+
+Case, punctuation and articles do not matter, and other words are understood where they can mean one thing
+only: "a picture of", "the top left corner", "to the left of", "under", "on black". Everything else is an
+error that says what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import textwrap
+from collections.abc import Iterable, Sequence
+
+from zoo.errors import InvalidInput
+from zoo.shapes.captions import POSITIONS, RELATIONS, CaptionError, parse
+from zoo.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES
+
+_EXAMPLE = "a large red circle left of a small blue square on a white background"
+_GRAMMAR = (
+    "Name one to three objects, each by its colour and shape, with "
+    f"{', '.join(list(RELATIONS)[:-1])} or {list(RELATIONS)[-1]} between them, such as '{_EXAMPLE}'."
+)
+_MOST_OBJECTS = 3
+_MOST_LISTED = 5  #: unknown words that an error names
+_SIMILAR = 0.82  #: how alike a word has to be to one that is known to count as a slip
+
+_ARTICLES = frozenset(["a", "an", "the", "one", "single"])
+#: Words that change nothing of what a caption could say.
+_SILENT = _ARTICLES | {"is", "that", "which", "placed", "located", "plain", "solid", "coloured", "colored"}
+
+_SPELLINGS = {
+    **dict.fromkeys(["center", "middle", "centered", "centred"], "centre"),
+    **dict.fromkeys(["under", "underneath", "beneath"], "below"),
+    **dict.fromkeys(["disc", "disk"], "circle"),
+    "big": "large",
+    "grey": "gray",
+    "little": "small",
+    "lower": "bottom",
+    "rhombus": "diamond",
+    "upper": "top",
+}
+
+
+def _any(words: Iterable[str]) -> str:
+    return rf"\b(?:{'|'.join(words)})\b"
+
+
+#: Phrases of prompts without silent words as phrases of captions without articles, to be replaced in turn.
+_PHRASES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"^there (?=.)", ""),
+        (r"^(?:please )?(?:draw|show|paint|make|create|generate)(?: me)? (?=.)", ""),
+        (r"^(?:picture|photo|image|drawing|painting|illustration) (?:of|with|showing) (?=.)", ""),
+        (rf"({_any(COLOURS)}) ({_any(SIZES)})", r"\2 \1"),
+        (r"\b(?:with|against|over|in front of|in) (?=\w+ background\b)", "on "),
+        (rf"\bagainst (?={_any(BACKGROUNDS)})", "on "),
+        (r"\b((?:top|bottom) (?:left|right)) corner\b", r"\1"),
+        (r"\b(top|bottom|left|right)(?: hand)? (?:side|edge)\b", r"\1"),
+        (r"\b(top|bottom|left|right|centre) of (?:picture|photo|image|canvas|frame)\b", r"\1"),
+        (r"\b(left|right) (top|bottom)\b", r"\2 \1"),
+        (r"\b(top|bottom|left|right) centre\b", r"\1"),
+        (r"\bcentre (top|bottom|left|right)\b(?! of)", r"\1"),
+        (r"\b(?:to|on|at) (left|right) of\b", r"\1 of"),
+        (r"\bto (?=(?:top|bottom|left|right|centre)\b)", "at "),
+        (r"\b(?:over|on top of)\b", "above"),
+    )
+)
+
+#: The background, which a prompt may name anywhere; no object has its colour.
+_BACKGROUND = re.compile(
+    rf"\b(?:on )?({_any(BACKGROUNDS)}) background\b|\bon ({_any(BACKGROUNDS)})(?! {_any(SHAPES)})"
+)
+#: Every place by the words that tell it from the others.
+_PLACES = {phrase.partition(" the ")[2]: phrase for phrase in POSITIONS}
+_PLACE = re.compile(
+    rf"(?P<by>\b(?:at|in|on) )?(?P<name>{_any(sorted(_PLACES, key=len, reverse=True))})(?! of\b)"
+)
+#: Where a noun phrase begins in a caption without its articles.
+_NOUN = re.compile(rf"(^|{_any([*RELATIONS, 'on'])} )(?=(\w))")
+
+
+def caption_of(text: str) -> str:
+    """The caption that a prompt means; the empty text for an empty one, which asks for anything.
+
+    Raises `InvalidInput` that names the words that are not known, or what was expected where.
+    """
+    words = re.findall(r"[^\W_]+", text.lower())
+    if not words:
+        return ""
+    plain = " ".join(_SPELLINGS.get(word, word) for word in words if word not in _SILENT)
+    for pattern, replacement in _PHRASES:
+        plain = pattern.sub(replacement, plain)
+    written = _NOUN.sub(lambda found: found[1] + ("an " if found[2] in "aeiou" else "a "), _ordered(plain))
+    try:
+        return str(parse(written))
+    except CaptionError as error:
+        raise _refused(text, plain, error) from error
+
+
+def unknown_words(unknown: Sequence[str], known: Sequence[str]) -> InvalidInput:
+    """The error for words outside a vocabulary; its hint lists the vocabulary."""
+    shown = unknown[:_MOST_LISTED]
+    listed = ", ".join(map(repr, shown))
+    more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
+    slips = [difflib.get_close_matches(word, known, n=1, cutoff=_SIMILAR) for word in shown]
+    meant = ", ".join(dict.fromkeys(match for matches in slips for match in matches))
+    hint = f"It knows: {', '.join(known)}. {_GRAMMAR}"
+    return InvalidInput(
+        f"this model does not know the word{'s' if len(unknown) > 1 else ''} {listed}{more}",
+        f"Did you mean: {meant}? {hint}" if meant else hint,
+    )
+
+
+def _ordered(plain: str) -> str:
+    """The place of an only object, then the background, behind all else, as captions have them."""
+    endings = []
+    if found := _BACKGROUND.search(plain):
+        plain = plain[: found.start()] + plain[found.end() :]
+        endings = [f"on {found[1] or found[2]} background"]
+    if _objects(plain) == 1 and (found := _PLACE.search(plain)):
+        plain = plain[: found.start()] + plain[found.end() :]
+        endings = [_PLACES[found["name"]], *endings]
+    return " ".join([*plain.split(), *endings])
+
+
+def _objects(plain: str) -> int:
+    return sum(word in SHAPES for word in plain.split())
+
+
+def _refused(text: str, plain: str, error: CaptionError) -> InvalidInput:
+    if error.unknown:
+        return unknown_words(error.unknown, error.known)
+    quoted = textwrap.shorten(text, 80, placeholder=" ...")
+    objects = _objects(plain)
+    reason = str(error)
+    if objects > _MOST_OBJECTS:
+        reason = f"not a caption: it names {objects} objects, expected one to three"
+    elif objects > 1 and any(found["by"] for found in _PLACE.finditer(plain)):
+        reason = "not a caption: a place is for an object alone, expected a relation between several"
+    return InvalidInput(f"prompt '{quoted}' is {reason}", _GRAMMAR)
