@@ -25,9 +25,9 @@ from zoo.io.request import Request
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import RecordedNoise
 from zoo.runtime.sampling import Batch, Item
+from zoo.runtime.texts import EncodedTexts
 from zoo.session import Session
 from zoo_mdm.authors import config_from_authors
-from zoo_mdm.encoder import EncodedTexts
 from zoo_mdm.pieces import PieceTable
 from zoo_mdm.tokens import tokenise
 

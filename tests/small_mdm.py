@@ -82,4 +82,4 @@ def piece_table() -> PieceTable:
 
 def small_text_encoder() -> TextEncoder:
     table = piece_table()
-    return TextEncoder(table, randomised(WordFeatures(len(table), 6)))
+    return TextEncoder(randomised(WordFeatures(len(table), 6)), table)

@@ -89,8 +89,26 @@ class File:
 
 
 @dataclass(frozen=True)
+class Component:
+    """A module that a variant needs beside its model, such as a text encoder; its name is its role.
+
+    `files` are the roles of the variant's files that it is made of, tensors of several joined; a file of the
+    component's own role, where there is one, is meant without. A component without any file is built as it
+    is. `dtype` is the number format to run it in, where it is not that of the device.
+    """
+
+    architecture: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    dtype: str | None = None
+
+
+@dataclass(frozen=True)
 class Variant:
-    """One set of weights of a method, or a published configuration without any."""
+    """One set of weights of a method, or a published configuration without any.
+
+    `captions` names the closed grammar that prompts have to follow; the only one is that of `zoo.shapes`.
+    """
 
     name: str
     summary: str
@@ -105,8 +123,16 @@ class Variant:
     recipe: str | None = None
     converter: str | None = None
     dtype: str | None = None
+    components: Mapping[str, Component] = field(default_factory=dict)
+    captions: Literal["shapes"] | None = None
     aliases: tuple[str, ...] = ()
     notes: str | None = None
+
+    def files_of(self, component: str) -> tuple[File, ...]:
+        """The files that a component is made of, in the order of its card; () for one that needs none."""
+        named = self.components[component].files if component in self.components else ()
+        by_role = {file.role: file for file in self.files}
+        return tuple(by_role[role] for role in named or (component,) if role in by_role)
 
     @property
     def size(self) -> int | None:
@@ -235,9 +261,27 @@ class _Reader:
                 raise self.error(where, "role", f"{file.role!r} stands twice")
             roles.add(file.role)
             self.check_file(file, where)
+        for role, component in variant.components.items():
+            self.check_component(role, component, roles, f"variant.{name}.components")
+            used = {file.converter for file in variant.files_of(role) if file.format != "raw"}
+            if len(used) > 1:
+                problem = "its files name different converters"
+                raise self.error(f"variant.{name}.components.{role}", "files", problem)
         if variant.sampler and not isinstance(variant.sampler.get("name"), str):
             raise self.error(f"variant.{name}.sampler", "name", "expected the sampler's name")
         return variant
+
+    def check_component(self, role: str, component: Component, files: set[str], where: str) -> None:
+        if not is_name(role):
+            raise self.error(where, role, f"{role!r} is not a valid name")
+        if role == "model":
+            raise self.error(where, role, "expected the role of a part beside the model")
+        for index, file in enumerate(component.files):
+            if file not in files:
+                hint = did_you_mean(file, files)
+                raise self.error(f"{where}.{role}", f"files[{index}]", f"names no file: {file!r}", hint)
+            if file in component.files[:index]:
+                raise self.error(f"{where}.{role}", f"files[{index}]", f"{file!r} stands twice")
 
     def check_file(self, file: File, where: str) -> None:
         if not is_name(file.role):
@@ -295,9 +339,9 @@ class _Reader:
             if not isinstance(value, dict):
                 raise self.error(table, key, f"expected a table, got {value!r}")
             return self.table(hint, value, f"{table}.{key}".removeprefix("top level."))
-        if origin is Mapping and inner[1] is str and isinstance(value, dict):
+        if origin is Mapping and inner[1] is not Any and isinstance(value, dict):
             inside = f"{table}.{key}".removeprefix("top level.")
-            return {name: self.scalar(str, text, inside, name) for name, text in value.items()}
+            return {name: self.value(inner[1], entry, inside, name) for name, entry in value.items()}
         return self.scalar(dict if origin is not None else hint, value, table, key)
 
     def scalar(self, kind: Any, value: Any, table: str, key: str) -> Any:

@@ -62,6 +62,8 @@ def details(catalogue: Catalogue, card: Card, variant: Variant) -> dict[str, Any
         "recipe": variant.recipe,
         "converter": variant.converter,
         "dtype": variant.dtype,
+        "components": {role: _component(variant, role) for role in variant.components},
+        "captions": variant.captions,
         "aliases": list(variant.aliases),
         "notes": variant.notes,
         "variants": list(card.variants),
@@ -97,6 +99,17 @@ def _manifest(card: Card, variant: Variant) -> Manifest | None:
         return read_manifest(card.method, variant.name)
     except WeightsError:
         return None
+
+
+def _component(variant: Variant, role: str) -> dict[str, Any]:
+    """A component as its card has it, with the roles of all files that it is made of."""
+    component = variant.components[role]
+    return {
+        "architecture": component.architecture,
+        "config": dict(component.config),
+        "files": [file.role for file in variant.files_of(role)],
+        "dtype": component.dtype,
+    }
 
 
 def _file(file: File, card: Card, manifest: Manifest | None) -> dict[str, Any]:

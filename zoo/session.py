@@ -68,6 +68,13 @@ class Session:
         )
         return found
 
+    def component(self, card: Card, variant: Variant, role: str) -> Architecture:
+        """The architecture of a component of a variant."""
+        self.use(card)
+        name = variant.components[role].architecture
+        found: Architecture = self._find("architectures", name, f"{card.method}:{variant.name}")
+        return found
+
     def sampler(self, name: str, wanted_by: str) -> Any:
         """The sampler of this name."""
         return self._find("samplers", name, wanted_by)

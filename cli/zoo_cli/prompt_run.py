@@ -15,7 +15,15 @@ from zoo.io.previews import Previews, preview_path
 from zoo.io.prompt_files import PromptFile, parse_prompts, read_prompt_file
 from zoo_cli.destination import Destination, destination
 from zoo_cli.prompt_jobs import Job, group_request, groups, read_jobs, weights_identity
-from zoo_cli.running import Counted, load_model, sampling_progress, show_warnings, uninterrupted, where
+from zoo_cli.running import (
+    Counted,
+    load_model,
+    sampling_progress,
+    show_warnings,
+    tell_memory,
+    uninterrupted,
+    where,
+)
 from zoo_cli.sample_report import class_name, decoding_entry, item_condition, keep_decodings, samples
 
 if TYPE_CHECKING:
@@ -124,6 +132,13 @@ class PromptRun:
         requests = [group_request(part, batch_size) for part in parts]
         for request in requests:
             self.loaded.plan(request)
+        tell_memory(self.loaded, requests[0], self.out)
+        self.loaded.expect(
+            text
+            for job, _ in self.pending
+            for text in (job.item.prompt, job.item.negative)
+            if text is not None
+        )
         order = [job for part in parts for job in part]
         previews = self._previews(order, preview_every, keep_previews) if preview_every else None
         total = len(self.skipped) + len(order)

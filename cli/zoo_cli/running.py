@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.io.previews import Previews
+    from zoo.io.request import Request
+    from zoo.runtime.memory import MemoryNeed
     from zoo.runtime.model import LoadedModel
     from zoo.runtime.sampling import OnStep
     from zoo.session import Session
     from zoo_cli.output import Output, Step
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+#: Bytes of memory that a user wants to know of before they are taken.
+_WORTH_TELLING = 2**30
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -197,14 +202,33 @@ def where(loaded: LoadedModel) -> str:
 def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
     if not out.verbose:
         return
+    from zoo.runtime.components import Components
+    from zoo.runtime.devices import dtype_name
+
+    out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
+    parts = loaded.components.parts.values() if isinstance(loaded.components, Components) else ()
+    for part in parts:
+        out.detail(f"{part.role}: {part.component.architecture} in {dtype_name(part.dtype)}")
+
+
+def tell_memory(loaded: LoadedModel, request: Request, out: Output) -> MemoryNeed:
+    """Say what a request will take before it takes it: always for large models, else only in detail."""
     from zoo.quantities import human_bytes
     from zoo.runtime.devices import available_memory
-    from zoo.runtime.memory import weight_bytes
 
-    weights = human_bytes(weight_bytes(loaded.model, loaded.dtype))
+    need = loaded.memory_need(request)
+    parts = [
+        f"{part.role} {human_bytes(part.weights)}{'' if part.stays else ', gone before the model runs'}"
+        for part in need.parts
+        if part.weights >= _WORTH_TELLING or out.verbose
+    ]
+    parts += [f"weights {human_bytes(need.weights)}", f"working memory {human_bytes(need.working)}"]
     free = human_bytes(available_memory(loaded.device))
-    out.detail(f"loaded {loaded.reference} in {seconds:.2f} s on {where(loaded)}: {loaded.weights}")
-    out.detail(f"memory: weights {weights}, free {free}")
+    text = (
+        f"memory on {loaded.device}: about {human_bytes(need.peak)} at most ({'; '.join(parts)}), free {free}"
+    )
+    (out.note if need.peak >= _WORTH_TELLING else out.detail)(text)
+    return need
 
 
 @contextmanager

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from zoo.diffusion.levels import Level
 from zoo.diffusion.schedules import TableSchedule, cosine_capped, cosine_log_ratio, linear_betas
@@ -53,7 +53,7 @@ class MatryoshkaDenoiser:
             return Level(shape, base, float(ratio))
         return Level(shape, base.shifted(float(ratio**self.config.noise_shift)))
 
-    def condition(self, batch: Batch, components: Mapping[str, nn.Module], guided: bool) -> Condition:
+    def condition(self, batch: Batch, components: Mapping[str, Any], guided: bool) -> Condition:
         """The texts of a batch, encoded once; a guided batch is doubled, negative prompts first.
 
         Released models attend to the padding, so its length matters: as in the authors' code a prompt and its
@@ -66,8 +66,8 @@ class MatryoshkaDenoiser:
             return self.read_text()
         if "text_encoder" not in components:
             raise InvalidInput(
-                "the model reads text, and its text encoder was not loaded",
-                "zoo_mdm.encoder.load_text_encoder makes one: put it into the components as 'text_encoder'.",
+                "the model reads text, and it has no text encoder",
+                "Its card names one: [variant.NAME.components.text_encoder].",
             )
         prompts = [prompt or "" for prompt in batch.prompts]
         negatives = [negative or "" for negative in batch.negatives]

@@ -1,32 +1,17 @@
-"""The text encoder of the released models: that of flan-T5, run by `transformers` (extra `zoo[mdm]`)."""
+"""The text encoder of the released models: pieces of the authors' tokens, read by a language model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from zoo.errors import PluginError, WeightsError
-from zoo.registry import missing_package
+from zoo.errors import WeightsError
+from zoo.runtime.texts import EncodedTexts
 from zoo_mdm.pieces import PieceTable
 from zoo_mdm.tokens import tokenise
-
-
-@dataclass(frozen=True)
-class EncodedTexts:
-    """What a network reads of n texts that were padded to the longest of them.
-
-    features: [n, tokens, width], exactly zero where `valid` is.
-    valid: float [n, tokens], 1 for tokens and 0 for padding.
-    lengths: int64 [n] on the CPU, the tokens of each text before padding.
-    """
-
-    features: Tensor
-    valid: Tensor
-    lengths: Tensor
 
 
 class TextEncoder(nn.Module):
@@ -37,14 +22,22 @@ class TextEncoder(nn.Module):
     do not depend on how far its text is padded.
     """
 
-    def __init__(self, table: PieceTable, encoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, table: PieceTable | None = None) -> None:
         super().__init__()
-        self.table = table
         self.encoder = encoder
+        self.table = table
+
+    def read_files(self, files: Mapping[str, Path]) -> None:
+        """Take the table of pieces from the one file of the tokenizer: see `PieceTable.read`."""
+        if len(files) != 1:
+            raise WeightsError(f"expected one tokenizer file, got {len(files)}: {', '.join(files)}")
+        self.table = PieceTable.read(next(iter(files.values())))
 
     @torch.no_grad()
     def encode(self, texts: Sequence[str], most_tokens: int = 128, most_characters: int = 0) -> EncodedTexts:
         """Features of texts, cut as `tokenise` says. A text that is there several times is computed once."""
+        if self.table is None:
+            raise WeightsError("the text encoder has no table of pieces, expected a tokenizer file")
         distinct = {text: row for row, text in enumerate(dict.fromkeys(texts))}
         tokens = tokenise(list(distinct), self.table, most_tokens, most_characters)
         device = next(self.encoder.parameters()).device
@@ -53,29 +46,3 @@ class TextEncoder(nn.Module):
         features = features * valid[:, :, None].to(features.dtype)
         rows = torch.tensor([distinct[text] for text in texts], device="cpu")
         return EncodedTexts(features[rows.to(device)], valid[rows.to(device)], tokens.lengths[rows])
-
-
-def load_text_encoder(
-    folder: Path, pieces: Path, device: torch.device, dtype: torch.dtype = torch.float32
-) -> TextEncoder:
-    """The encoder of a T5 model in a local folder of the hub's form, with the table of its pieces.
-
-    folder: holds config.json and safetensors files; files that need pickle are not read.
-    pieces: a file that `PieceTable.read` reads.
-
-    Raises `PluginError` where `transformers` is not installed, `WeightsError` for a folder that it cannot
-    load, `InvalidInput` for a damaged table. Nothing is downloaded.
-    """
-    table = PieceTable.read(pieces)
-    try:
-        from transformers import T5EncoderModel
-    except ModuleNotFoundError as error:
-        raise PluginError(*missing_package("mdm", error)) from error
-    try:
-        encoder = T5EncoderModel.from_pretrained(folder, local_files_only=True, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise WeightsError(
-            f"{folder}: is not a T5 model that can be loaded: {error}",
-            "Expected config.json and safetensors files.",
-        ) from error
-    return TextEncoder(table, encoder.to(device, dtype)).eval().requires_grad_(False)

@@ -5,6 +5,7 @@ Works on UTF-8 bytes. A piece costs minus its score; what no piece can spell is 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -63,20 +64,15 @@ class PieceTable:
 
     @classmethod
     def read(cls, path: Path) -> PieceTable:
-        """A file with a line "piece TAB score" for each id; raises `InvalidInput` with its line number."""
+        """The table of a file: lines "piece TAB score" in the order of ids, or a unigram tokenizer.json.
+
+        Raises `InvalidInput` for anything else, with the number of the line.
+        """
         try:
-            lines = path.read_text(encoding="utf-8").split("\n")
+            text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{path}: cannot be read as a table of pieces: {error}") from error
-        pieces = []
-        for number, line in enumerate(lines, 1):
-            piece, tab, score = line.rstrip().partition("\t")
-            if not line.strip() and number == len(lines):
-                continue
-            try:
-                pieces.append((piece, float(score if tab else "")))
-            except ValueError as error:
-                raise InvalidInput(f"{path}: line {number} is not a piece, a tab and its score") from error
+        pieces = _unigram_model(path, text) if text.lstrip().startswith("{") else _lines(path, text)
         try:
             return cls(pieces)
         except ValueError as error:
@@ -125,6 +121,31 @@ class PieceTable:
             if costs < least:
                 least, best = costs, _Boundary(costs[0], node.piece, start)
         return best
+
+
+def _lines(path: Path, text: str) -> list[tuple[str, float]]:
+    lines, pieces = text.split("\n"), []
+    for number, line in enumerate(lines, 1):
+        piece, tab, score = line.rstrip().partition("\t")
+        if not line.strip() and number == len(lines):
+            continue
+        try:
+            pieces.append((piece, float(score if tab else "")))
+        except ValueError as error:
+            raise InvalidInput(f"{path}: line {number} is not a piece, a tab and its score") from error
+    return pieces
+
+
+def _unigram_model(path: Path, text: str) -> list[tuple[str, float]]:
+    try:
+        model = json.loads(text)["model"]
+        if model["type"] != "Unigram":
+            raise InvalidInput(f"{path}: holds a model of type {model['type']!r}, expected 'Unigram'")
+        # The table that the authors' models were trained with has five decimals.
+        return [(str(piece), round(float(score), 5)) for piece, score in model["vocab"]]
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        raise InvalidInput(f"{path}: is not the tokenizer.json of a unigram model: {reason}") from error
 
 
 def _path(boundary: _Boundary) -> list[int]:

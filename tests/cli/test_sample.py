@@ -110,7 +110,7 @@ def test_quiet_prints_only_paths(zoo):
 
 def test_verbose_tells_memory_threads_and_batches(zoo):
     err = zoo("sample", "toy", "-n", 3, "-v", "--batch-size", 2).err
-    assert "loaded toy:shapes in" in err and "threads:" in err and "memory: weights" in err
+    assert "loaded toy:shapes in" in err and "threads:" in err and "memory on cpu: about" in err
     assert "drawing 3 in batches of 2" in err
 
 

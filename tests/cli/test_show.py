@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
+import tomllib
+
 import pytest
 
 FULL = """
@@ -36,6 +40,31 @@ size      = 2048
 sha256    = "DIGEST"
 format    = "pytorch"
 converter = "conv"
+
+[variant.parts]
+summary      = "made of several modules"
+architecture = "tarflow"
+captions     = "shapes"
+config       = { width = 3, inner = { width = 2, scale = { most = 5 } } }
+[[variant.parts.files]]
+role   = "decoder"
+source = ["https://example.org/decoder.safetensors"]
+[[variant.parts.files]]
+role   = "encoder-1"
+source = ["https://example.org/1.safetensors"]
+[[variant.parts.files]]
+role   = "encoder-2"
+source = ["https://example.org/2.safetensors"]
+[variant.parts.components.text_encoder]
+architecture = "encoder"
+config       = { depth = 2, inner = { depth = 1, scale = { most = 4 } } }
+files        = ["encoder-2", "encoder-1"]
+dtype        = "bfloat16"
+[variant.parts.components.decoder]
+architecture = "decode"
+[variant.parts.components.words]
+architecture = "vocabulary"
+config       = { words = ["a", "the"] }
 
 [variant.many]
 summary      = "many classes"
@@ -82,6 +111,135 @@ def test_people_see_everything_that_the_card_says(full, tmp_path):
         assert said in text, said
 
 
+def section(result, heading):
+    """The lines under a heading, without their indentation."""
+    _, found, rest = result.out.partition(f"\n\n{heading}\n")
+    assert found, f"no section {heading!r} in {result.out}"
+    return textwrap.dedent(rest.partition("\n\n")[0]).rstrip("\n")
+
+
+def test_nested_settings_are_printed_as_toml(full):
+    shown = full("show", "full:parts")
+    assert section(shown, "architecture tarflow").splitlines() == [
+        "width = 3",
+        "[inner]",
+        "  width = 2",
+        "  scale = { most = 5 }",
+    ]
+
+
+def test_every_component_has_a_section(full):
+    shown = full("show", "full:parts")
+    assert section(shown, "text_encoder: encoder").splitlines() == [
+        "made of the files encoder-2, encoder-1",
+        "runs in bfloat16",
+        "depth = 2",
+        "[inner]",
+        "  depth = 1",
+        "  scale = { most = 4 }",
+    ]
+    assert section(shown, "decoder: decode") == "made of the file decoder"
+    assert section(shown, "words: vocabulary") == 'made without files\nwords = ["a", "the"]'
+    headings = [line for line in shown.lines if line and not line.startswith(" ")]
+    assert headings[headings.index("architecture tarflow") :] == [
+        "architecture tarflow",
+        "text_encoder: encoder",
+        "decoder: decode",
+        "words: vocabulary",
+        "files",
+    ]
+
+
+def test_captions_tell_what_prompts_follow(full):
+    line = "captions      prompts follow the captions of the shapes world"
+    assert line in full("show", "full:parts").lines
+    assert not any(line.startswith("captions") for line in full("show", "full").lines)
+
+
+def test_the_document_has_components_and_captions(full):
+    document = full("show", "full:parts", "--json").json
+    assert document["captions"] == "shapes"
+    assert document["components"] == {
+        "text_encoder": {
+            "architecture": "encoder",
+            "config": {"depth": 2, "inner": {"depth": 1, "scale": {"most": 4}}},
+            "files": ["encoder-2", "encoder-1"],
+            "dtype": "bfloat16",
+        },
+        "decoder": {"architecture": "decode", "config": {}, "files": ["decoder"], "dtype": None},
+        "words": {
+            "architecture": "vocabulary",
+            "config": {"words": ["a", "the"]},
+            "files": [],
+            "dtype": None,
+        },
+    }
+    without = full("show", "full", "--json").json
+    assert (without["components"], without["captions"]) == ({}, None)
+
+
+SETTINGS = {
+    "scalars": 'a = 1\nb = -2.5\nc = 1e-9\nd = inf\ne = true\nf = false\ng = "text"\nh = 1979-05-27T07:32:00',
+    "texts": r'a = "\"quoted\" \\"' + "\n" + r'b = "two\nlines \t\u001b[2J\u007f\u009b"' + "\nc = 'ä →'",
+    "keys": '"two words" = 1\n"a.b" = { "c d" = 2 }\n"ä" = 3\n1 = 4\n[x."y z"."w"]\nv = 5',
+    "empty": 'a = {}\nb = []\nc = ""\n[d.e]\n[d.f]\ng = 1',
+    "order": "a = 1\n[t.u]\nb = 2\n[t.u.v]\nc = 3",
+    "lists": "a = [[1, 2], [3]]\nb = [{ c = [true] }, { d = { e = 1.0 } }]",
+    "long table": "a = { " + ", ".join(f"key_{index} = {index}" for index in range(20)) + " }",
+    "long list": "a = [" + ", ".join(f'"word {index}"' for index in range(90)) + "]",
+    "long inside": "[t.u.v]\na = [" + ", ".join(f"[{index}, 0.5]" for index in range(90)) + "]",
+    "long tables": "a = [" + ", ".join(f'{{ name = "{index}", at = [{index}] }}' for index in range(9)) + "]",
+}
+
+
+ODD = """
+schema  = 1
+method  = "odd"
+title   = "Odd"
+summary = "has settings of all kinds"
+tasks   = ["unconditional"]
+default = "one"
+[variant.one]
+summary      = "the variant"
+architecture = "tarflow"
+[variant.one.config]
+"""
+
+
+@pytest.mark.parametrize("written", SETTINGS.values(), ids=SETTINGS)
+def test_settings_are_what_a_card_would_say(zoo, tmp_path, monkeypatch, written):
+    settings = re.sub(r"^\[", "[variant.one.config.", written, flags=re.MULTILINE)
+    (tmp_path / "odd.toml").write_text(ODD + settings, encoding="utf-8")
+    monkeypatch.setenv("ZOO_CARDS", str(tmp_path))
+    shown = zoo("show", "odd")
+    assert tomllib.loads(section(shown, "architecture tarflow")) == tomllib.loads(written)
+    assert max(map(len, shown.out.partition("architecture")[2].splitlines())) <= 80
+
+
+@pytest.mark.parametrize("reference", ["mdm:flickr1024", "mdm:shapes", "tarflow:shapes"])
+def test_built_in_cards_are_shown_as_they_are_written(zoo, reference):
+    shown, document = zoo("show", reference), zoo("show", reference, "--json").json
+    read = tomllib.loads(section(shown, f"architecture {document['architecture']}"))
+    assert read == document["config"]
+    for role, component in document["components"].items():
+        told = section(shown, f"{role}: {component['architecture']}").splitlines()
+        settings = [line for line in told if not line.startswith(("made ", "runs in "))]
+        assert tomllib.loads("\n".join(settings)) == component["config"]
+    assert "{'" not in shown.out
+
+
+def test_long_lists_are_filled_lines(zoo):
+    lines = section(zoo("show", "mdm:shapes"), "text_encoder: shapes-words").splitlines()
+    start = lines.index("words = [")
+    words = lines[start + 1 : lines.index("]", start)]
+    assert words[0].startswith('  "a", "above", "an", ')
+    assert all(60 < len(line) <= 78 and line.endswith(",") for line in words[:-1])
+
+
+def test_an_architecture_without_settings_is_named(full):
+    assert section(full("show", "full:many"), "architecture tarflow") == "no settings"
+
+
 def test_the_document(full, tmp_path):
     document = full("show", "full", "--json").json
     assert document["reference"] == "full:one"
@@ -95,7 +253,7 @@ def test_the_document(full, tmp_path):
     assert document["files"][0]["path"] is None
     assert document["paper"]["url"] is None
     assert document["metrics"] == [{"name": "FID-50k", "value": 2.5, "source": "table 3"}]
-    assert document["variants"] == ["one", "many"]
+    assert document["variants"] == ["one", "parts", "many"]
     assert document["size"] == 2048
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from third_party import card
 
-from zoo.cards import File, load_card, parse_card
+from zoo.cards import Component, File, Variant, load_card, parse_card
 from zoo.errors import CardError
 
 FULL = """
@@ -34,6 +34,16 @@ classes      = ["cat", "dog"]
 aliases      = ["uno"]
 licence      = { weights = "MIT", accept = true }
 metrics      = [{ name = "FID", value = 3, source = "table 1" }]
+captions     = "shapes"
+
+[variant.one.components.vae]
+architecture = "decoder"
+
+[variant.one.components.text_encoder]
+architecture = "encoder"
+config       = { depth = 2, nested = { words = ["a", "the"] } }
+files        = ["vae", "model"]
+dtype        = "bfloat16"
 
 [[variant.one.files]]
 role   = "model"
@@ -78,6 +88,45 @@ def test_everything_is_read(tmp_path):
     assert read.variants["two"].size is None
 
 
+def test_components_are_read():
+    read = parse_card(document()).variants["one"]
+    assert list(read.components) == ["vae", "text_encoder"]
+    assert read.components["vae"] == Component("decoder", config={}, files=(), dtype=None)
+    assert read.components["text_encoder"] == Component(
+        "encoder", {"depth": 2, "nested": {"words": ["a", "the"]}}, ("vae", "model"), "bfloat16"
+    )
+    assert read.captions == "shapes"
+
+
+def test_most_variants_have_neither_components_nor_captions():
+    read = parse_card(document()).variants["two"]
+    assert read.components == {}
+    assert read.captions is None
+
+
+def test_the_files_of_a_component():
+    files = (
+        File("tokenizer", ("t",)),
+        File("vae", ("v",)),
+        File("encoder-1", ("a",)),
+        File("encoder-2", ("b",)),
+    )
+    encoder = Component("encoder", files=("encoder-2", "tokenizer", "encoder-1"))
+    components = {"text_encoder": encoder, "vae": Component("decoder"), "words": Component("words")}
+    variant = Variant("one", "s", "arch", {}, {}, files=files, components=components)
+    assert [file.role for file in variant.files_of("text_encoder")] == ["encoder-2", "tokenizer", "encoder-1"]
+    assert variant.files_of("vae") == (files[1],)
+    assert variant.files_of("words") == ()
+
+
+def test_named_files_replace_that_of_the_own_role():
+    files = (File("vae", ("v",)), File("shared", ("s",)))
+    components = {"vae": Component("decoder", files=("shared",))}
+    assert Variant("one", "s", "arch", {}, {}, files=files, components=components).files_of("vae") == (
+        files[1],
+    )
+
+
 def test_variants_by_name_alias_and_former_name():
     read = parse_card(document())
     assert read.find("uno") is read.find("old") is read.find("one") is read.variants["one"]
@@ -89,6 +138,8 @@ def test_a_size_is_unknown_when_one_file_s_is():
     del changed["variant"]["one"]["files"][1]["size"]
     assert parse_card(changed).variants["one"].size is None
 
+
+COMPONENTS = ("variant", "one", "components")
 
 # path in the document -> new value (None deletes the key), and what the message must name
 MISTAKES = [
@@ -147,6 +198,57 @@ MISTAKES = [
     (("variant", "one", "files", 1, "size"), -1, "[variant.one.files[1]] size: expected bytes, got -1"),
     (("variant", "one", "files", 0, "format"), "onnx", "[variant.one.files[0]] format: expected one of"),
     (("variant", "one", "files", 1, "role"), "model", "[variant.one.files[1]] role: 'model' stands twice"),
+    (
+        ("variant", "one", "captions"),
+        "shape",
+        "[variant.one] captions: expected one of 'shapes', got 'shape'",
+    ),
+    (("variant", "one", "captions"), True, "[variant.one] captions: expected one of 'shapes', got True"),
+    (("variant", "one", "components"), ["vae"], "[variant.one] components: expected a table, got ['vae']"),
+    ((*COMPONENTS, "vae"), "vae", "[variant.one.components] vae: expected a table, got 'vae'"),
+    (
+        (*COMPONENTS, "vae", "role"),
+        "vae",
+        "[variant.one.components.vae] role: unknown key",
+    ),
+    (
+        (*COMPONENTS, "vae", "architecture"),
+        None,
+        "[variant.one.components.vae] architecture: missing",
+    ),
+    (
+        (*COMPONENTS, "vae", "config"),
+        3,
+        "[variant.one.components.vae] config: expected a table, got 3",
+    ),
+    (
+        (*COMPONENTS, "vae", "files"),
+        "vae",
+        "[variant.one.components.vae] files: expected a list, got 'vae'",
+    ),
+    (
+        (*COMPONENTS, "vae", "files"),
+        ["vae", "vea"],
+        "[variant.one.components.vae] files[1]: names no file: 'vea'",
+    ),
+    (
+        (*COMPONENTS, "text_encoder", "files"),
+        ["vae", "model", "vae"],
+        "[variant.one.components.text_encoder] files[2]: 'vae' stands twice",
+    ),
+    (
+        (*COMPONENTS, "model"),
+        {"architecture": "arch"},
+        "[variant.one.components] model: expected the role of a part beside the model",
+    ),
+    *(
+        (
+            (*COMPONENTS, role),
+            {"architecture": "arch"},
+            f"[variant.one.components] {role}: {role!r} is not a valid name",
+        )
+        for role in ("", "VAE", "../vae", "text encoder")
+    ),
     *(
         (
             ("variant", "one", "files", 0, "role"),
@@ -309,12 +411,12 @@ def test_a_secret_in_a_source_is_refused_and_not_said_back(source):
 
 def test_raw_files_are_kept_as_they_are():
     changed = document()
-    file = changed["variant"]["one"]["files"][1]
-    file |= {"role": "text_encoder.tokenizer-2", "format": "raw"}
-    read = parse_card(changed).variants["one"].files[1]
+    file = {"role": "text_encoder.tokenizer-2", "source": ["hf://o/r/t.json"], "format": "raw"}
+    changed["variant"]["one"]["files"].append(file)
+    read = parse_card(changed).variants["one"].files[2]
     assert (read.format, read.role, read.entry) == ("raw", "text_encoder.tokenizer-2", None)
     file["converter"] = "c"
-    with pytest.raises(CardError, match=r"files\[1\]\] converter: a raw file is kept as it is"):
+    with pytest.raises(CardError, match=r"files\[2\]\] converter: a raw file is kept as it is"):
         parse_card(changed)
 
 
@@ -330,12 +432,25 @@ def test_the_largest_size():
     assert parse_card(changed).variants["one"].files[0].size == 2**50
 
 
-def test_an_unknown_key_has_a_near_match():
+@pytest.mark.parametrize(
+    ("where", "value", "hint"),
+    [
+        (("variant", "one", "architectur"), "x", "Did you mean: architecture?"),
+        (("variant", "one", "component"), {}, "Did you mean: components, converter?"),
+        ((*COMPONENTS, "vae", "fils"), ["vae"], "Did you mean: files?"),
+        ((*COMPONENTS, "vae", "files"), ["vea"], "Did you mean: vae?"),
+    ],
+    ids=str,
+)
+def test_an_unknown_name_has_a_near_match(where, value, hint):
     changed = document()
-    changed["variant"]["one"]["architectur"] = "x"
+    place = changed
+    for key in where[:-1]:
+        place = place[key]
+    place[where[-1]] = value
     with pytest.raises(CardError) as caught:
         parse_card(changed)
-    assert caught.value.hint == "Did you mean: architecture?"
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize(

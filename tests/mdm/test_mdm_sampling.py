@@ -112,5 +112,5 @@ def test_prompt_guidance_and_levels_count(nested: LoadedModel) -> None:
 
 def test_without_its_text_encoder_a_model_says_what_is_missing(session: Session) -> None:
     loaded = load("small:nested", device="cpu", session=session)
-    with pytest.raises(InvalidInput, match="text encoder was not loaded"):
+    with pytest.raises(InvalidInput, match="has no text encoder"):
         list(loaded.sample(Request(prompts=["a"])))

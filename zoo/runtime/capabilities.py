@@ -8,6 +8,7 @@ plugins that agree on them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from zoo.diffusion.levels import Level, State
 from zoo.diffusion.parameterisations import Prediction
+from zoo.runtime.texts import TextEncoder
 
 if TYPE_CHECKING:
     from zoo.runtime.sampling import Batch
@@ -82,11 +84,12 @@ class Denoiser(Protocol):
         """
         ...
 
-    def condition(self, batch: Batch, components: Mapping[str, nn.Module], guided: bool) -> Any:
+    def condition(self, batch: Batch, components: Mapping[str, Any], guided: bool) -> Any:
         """What `predict` needs to know of a batch beside x and time, on the model's device; made once.
 
         batch: the n samples with their prompts, negative prompts, labels and images.
-        components: the loaded modules by role ("model", "text_encoder", ...).
+        components: the modules by role ("model", "vae", ...); one that offers `text-encoder` has its method
+            `encode`, which computes every text once and whose module may be gone when it returns.
         guided: False for the n conditions alone. True for one doubled batch of 2n rows: the n unconditional
             (or negative) ones first, then the n conditions, both halves in the order of the samples.
 
@@ -111,8 +114,20 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class ReadsFiles(Protocol):
+    """`reads-files`: a component that needs files without tensors, such as the table of a tokenizer."""
+
+    def read_files(self, files: Mapping[str, Path]) -> None:
+        """Take what is needed from the component's raw files, by role; called once, behind its tensors.
+
+        Raises `WeightsError` for a file that it cannot read.
+        """
+        ...
+
+
+@runtime_checkable
 class MemoryEstimate(Protocol):
-    """`memory-estimate`: tells what sampling takes beside the weights."""
+    """`memory-estimate`: tells what sampling, or a component's work, takes beside the weights."""
 
     def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
         """Bytes of working memory for a batch."""
@@ -124,4 +139,6 @@ CAPABILITIES: dict[str, type] = {
     "autoregressive-flow": AutoregressiveFlow,
     "denoiser": Denoiser,
     "memory-estimate": MemoryEstimate,
+    "text-encoder": TextEncoder,
+    "reads-files": ReadsFiles,
 }

@@ -122,6 +122,13 @@ def assign(
     return module.eval().requires_grad_(False)
 
 
+def mapped_bytes(tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype) -> int:
+    """Bytes of tensors that `assign` uses as they lie in their file, so that they take memory when read."""
+    if device.type != "cpu":
+        return 0
+    return sum(t.nbytes for t in tensors.values() if not t.is_floating_point() or t.dtype == dtype)
+
+
 def parameter_count(module: nn.Module) -> int:
     """Trainable numbers; buffers do not count."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,10 +19,20 @@ from zoo.io.request import Request
 from zoo.registry import Architecture, Sampler, resolve
 from zoo.runtime import devices, memory
 from zoo.runtime.capabilities import AutoregressiveFlow, Likelihood
+from zoo.runtime.components import Components, check_components, parts
 from zoo.runtime.conditioning import class_id
-from zoo.runtime.loading import assign, build_meta, convert_tensors, needs_conversion, read_tensors
+from zoo.runtime.loading import (
+    assign,
+    build_meta,
+    convert_tensors,
+    mapped_bytes,
+    needs_conversion,
+    read_tensors,
+)
+from zoo.runtime.memory import MemoryNeed, PartNeed
 from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_failed, sampler_options
 from zoo.runtime.sampling import Batch, Item, OnStep, Plan, Unwatched, batches
+from zoo.runtime.texts import MOST_TEXTS
 from zoo.runtime.threads import cpu_threads, suitable_threads
 from zoo.session import Session, default_session
 from zoo.store.locate import gone, identity, locate
@@ -44,17 +54,22 @@ class FinishedRun:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A variant on a device, ready to sample. `components` holds its modules by role."""
+    """A variant on a device, ready to sample.
+
+    `components` holds its modules by role, those beside the model made when they are first used. `mapped` are
+    the bytes of the model's weights that lie in their file, read when they are needed.
+    """
 
     card: Card
     variant: Variant
     architecture: Architecture
-    components: Mapping[str, nn.Module]
+    components: Mapping[str, Any]
     device: torch.device
     dtype: torch.dtype
     weights: str
     session: Session = field(repr=False)
     threads: int | None = None  #: CPU threads to run with; None is chosen for each batch
+    mapped: int = 0
 
     @property
     def reference(self) -> str:
@@ -87,6 +102,23 @@ class LoadedModel:
         """How many samples of a request are drawn at once; raises `DoesNotFit` when one is too many."""
         wanted = request.batch_size or memory.MAX_BATCH
         return memory.fitting_batch(self.model, min(wanted, request.total), self.device, self.dtype)
+
+    def memory_need(self, request: Request) -> MemoryNeed:
+        """What a request will take at its peak, from now on."""
+        parts = self.components.parts.values() if isinstance(self.components, Components) else ()
+        return MemoryNeed(
+            device=self.device,
+            process=memory.process_bytes(),
+            weights=memory.weight_bytes(self.model, self.dtype),
+            mapped=self.mapped,
+            working=memory.working_bytes(self.model, self.batch_size(request), self.dtype),
+            parts=tuple(PartNeed(part.role, part.bytes, part.working_bytes, part.stays) for part in parts),
+        )
+
+    def expect(self, texts: Iterable[str]) -> None:
+        """Prompts that will be asked for later, so that the text encoder is loaded once for all of them."""
+        if isinstance(self.components, Components):
+            self.components.expect(texts)
 
     def sample(self, request: Request | None = None, on_step: OnStep | None = None) -> Iterator[Artifact]:
         """Draw samples; yields artifacts with their provenance, batch by batch, as they finish.
@@ -139,6 +171,7 @@ class LoadedModel:
         # Only observers need all artifacts together; without any, a run of millions keeps one batch.
         observed = self.session.plugins.implements("sample_finished")
         for batch in batches(items, self.batch_size(request), request):
+            self._expect_texts(items, batch)
             for artifact in self._draw_halving(batch, options, request, on_step):
                 if observed:
                     finished.append(artifact)
@@ -146,6 +179,14 @@ class LoadedModel:
         run = FinishedRun(self.reference, request, tuple(finished), time.perf_counter() - started)
         for _ in self.session.plugins.each("sample_finished", run=run):
             pass
+
+    def _expect_texts(self, items: Plan, batch: Batch) -> None:
+        """Tell of the prompts of this batch and the next ones."""
+        if not isinstance(self.components, Components) or not self.components.reads_texts:
+            return
+        first = batch.items[0].index
+        coming = items[first : first + max(len(batch), MOST_TEXTS)]
+        self.expect(text for item in coming for text in (item.prompt, item.negative) if text is not None)
 
     def _draw_halving(
         self, batch: Batch, options: Any, request: Request, on_step: OnStep
@@ -216,6 +257,7 @@ def load(
     card, variant = session.resolve(reference)
     architecture = session.architecture(card, variant)
     find_sampler(session, card, variant, architecture, sampler)
+    check_components(session, card, variant)
     name = f"{card.method}:{variant.name}"
     module = build_meta(architecture, variant.config)
     request = devices.DeviceRequest(name, memory.weight_bytes(module, torch.float32))
@@ -226,13 +268,16 @@ def load(
     paths = locate(card, variant, given)
     memory.check_weights_fit(module, name, place, number_format)
     tensors = _located_tensors(session, card, variant, module, paths["model"], given is None)
+    others = parts(session, card, variant, paths, place, devices.checked_dtype(dtype) if dtype else None)
+    mapped = mapped_bytes(tensors, place, number_format)
     with cpu_threads(threads or suitable_threads(module, 1, place)):
         assign(module, tensors, place, number_format, str(paths["model"]))
     source = str(paths["model"])
     if given is None:
         source = identity(card, variant, paths["model"]) or source
+    components = Components(module, others)
     return LoadedModel(
-        card, variant, architecture, {"model": module}, place, number_format, source, session, threads
+        card, variant, architecture, components, place, number_format, source, session, threads, mapped
     )
 
 
@@ -285,5 +330,6 @@ def sample(
     from zoo.defaults import default_reference
 
     prompts = () if prompt is None else prompt
-    loaded = load(reference or default_reference(), device, dtype, weights, request.get("sampler"))
+    reference = reference or default_reference(text=bool(prompts))
+    loaded = load(reference, device, dtype, weights, request.get("sampler"))
     return list(loaded.sample(Request(prompts=prompts, **request)))

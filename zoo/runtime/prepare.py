@@ -11,9 +11,11 @@ from zoo.errors import InvalidInput, PluginError
 from zoo.io.request import Request
 from zoo.plugins import describe
 from zoo.registry import Architecture, Sampler, resolve
+from zoo.runtime.components import check_components
 from zoo.runtime.options import build_options
 from zoo.runtime.sampling import Plan, plan
 from zoo.session import Session
+from zoo.shapes.prompts import caption_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,9 @@ def prepare(session: Session, reference: str, request: Request) -> Prepared:
     architecture = session.architecture(card, variant)
     sampler = find_sampler(session, card, variant, architecture, request.sampler)
     options = sampler_options(sampler, variant, request)
-    return Prepared(card, variant, sampler, options, planned(card, variant, request))
+    items = planned(card, variant, request)
+    check_components(session, card, variant)
+    return Prepared(card, variant, sampler, options, items)
 
 
 def find_sampler(
@@ -89,4 +93,8 @@ def class_count(variant: Variant) -> int:
 def planned(card: Card, variant: Variant, request: Request) -> Plan:
     """Every sample that a request asks for; raises `InvalidInput` for a condition the model does not know."""
     takes_text = "text-to-image" in card.tasks
-    return plan(request, variant.classes, class_count(variant), takes_text)
+    items = plan(request, variant.classes, class_count(variant), takes_text)
+    if variant.captions == "shapes":
+        for text in dict.fromkeys([*request.prompts, *request.negatives]):
+            caption_of(text)
+    return items

@@ -33,11 +33,12 @@ def locate(card: Card, variant: Variant, weights: Path | None = None) -> dict[st
     """The files of a variant by role.
 
     `weights` replaces the model's file, or all files when it is a folder that holds `<role>.safetensors`, as
-    `zoo cp` makes it. Raises `NotPulled` with the way to get the files, `WeightsError` when a file is gone or
-    the card names one that it did not name when the variant was pulled.
+    `zoo cp` makes it; beside a single file, those of other components are the variant's own. Raises
+    `NotPulled` with the way to get the files, `WeightsError` when a file is gone or the card names one that
+    it did not name when the variant was pulled.
     """
     if weights is not None:
-        return _given(variant, weights)
+        return _given(card, variant, weights)
     if not variant.files:
         raise NotPulled(*_unpublished(card, variant))
     pulled = _pulled(card, variant)
@@ -185,9 +186,10 @@ def _entries(folder: Path, damaged: list[Unreadable]) -> list[os.DirEntry[str]]:
         return []
 
 
-def _given(variant: Variant, weights: Path) -> dict[str, Path]:
+def _given(card: Card, variant: Variant, weights: Path) -> dict[str, Path]:
     if weights.is_file():
-        return {"model": weights}
+        needed = {file.role for role in variant.components for file in variant.files_of(role)}
+        return {**(locate(card, variant) if needed else {}), "model": weights}
     if not weights.is_dir():
         raise InvalidInput(f"{weights}: no such file", "--weights takes a weights file, or a folder of them.")
     found = {role: _of_role(role, weights) for role in [file.role for file in variant.files] or ["model"]}
@@ -251,10 +253,11 @@ def _how_to_get(card: Card, variant: Variant) -> tuple[str, str]:
     reference = f"{card.method}:{variant.name}"
     files = [file for file in variant.files if file.local(card.folder) is None]
     lines = [f"zoo pull {reference}"]
-    for index, file in enumerate(files):
+    if len(files) == 1:
+        (file,) = files
         name = address(file).rsplit("/", 1)[-1].partition("@")[0]
-        lines.append(f"{'Or by hand: download' if index == 0 else 'and'} {address(file)}")
         role = f"{file.role}=" if len(variant.files) > 1 else ""
+        lines.append(f"Or by hand: download {address(file)}")
         lines.append(f"then: zoo pull {reference} --from {role}{name}")
     alternative = built_in_alternative(card)
     if alternative:

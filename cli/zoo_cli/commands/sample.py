@@ -25,6 +25,7 @@ from zoo_cli.running import (
     sampler_options,
     sampling_progress,
     show_warnings,
+    tell_memory,
     uninterrupted,
     where,
 )
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact, Image
     from zoo.io.previews import Previews
     from zoo.io.request import Request
+    from zoo.runtime.memory import MemoryNeed
     from zoo.runtime.model import LoadedModel
     from zoo.runtime.reports import Decoding
     from zoo_cli.destination import Destination
@@ -129,7 +131,8 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
     from zoo.defaults import default_reference
     from zoo.session import Session
 
-    session, name = Session(), reference or default_reference()
+    text = bool(request.prompts or request.negatives or given["prompts_file"])
+    session, name = Session(), reference or default_reference(text)
     # A wrong name is told before torch is imported, which takes longer than everything else here.
     session.resolve(name)
     if given["prompts_file"]:
@@ -155,6 +158,7 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
             "Give a folder as --out, or leave out --preview-every.",
         )
     loaded, load_seconds = load_model(session, name, out, given, request.sampler)
+    need = tell_memory(loaded, request, out)
     run = Run(loaded, request, target, out, given["grid"], given["preview_every"], given["keep_previews"])
     started = time.perf_counter()
     try:
@@ -164,7 +168,7 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
     run.write_sheet()
     seconds = time.perf_counter() - started
     show_warnings(session, out)
-    return _report(run, seconds, load_seconds)
+    return _report(run, need, seconds, load_seconds)
 
 
 @dataclass
@@ -271,7 +275,7 @@ def _image(artifact: Artifact) -> Image:
     return artifact
 
 
-def _report(run: Run, seconds: float, load_seconds: float) -> int:
+def _report(run: Run, need: MemoryNeed, seconds: float, load_seconds: float) -> int:
     from zoo.runtime.devices import dtype_name
 
     loaded, made = run.loaded, len(run.outputs)
@@ -282,6 +286,7 @@ def _report(run: Run, seconds: float, load_seconds: float) -> int:
         "dtype": dtype_name(loaded.dtype),
         "seconds": round(seconds, 3),
         "load_seconds": round(load_seconds, 3),
+        "memory": {"peak": need.peak, "weights": need.weights, "working": need.working},
         "outputs": run.outputs,
         "decoding": [decoding_entry(made) for made in run.decodings],
         "grid": None if run.sheet is None else str(run.sheet),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import re
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -15,6 +17,9 @@ if TYPE_CHECKING:
 
 #: More class names than this would push everything else off the screen.
 MOST_CLASSES = 60
+
+#: Characters of a line of settings: what the narrowest usual terminal has.
+LINE = 80
 
 
 @click.command(short_help="Show everything a card says about a model.")
@@ -92,6 +97,7 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, object]]:
         ("size", None if size is None else f"{size} bytes ({human_bytes(size)})"),
         ("dtype", document["dtype"]),
         ("classes", _classes(document["classes"])),
+        ("captions", _captions(document["captions"])),
         ("recipe", document["recipe"]),
         ("aliases", ", ".join(document["aliases"])),
         ("notes", document["notes"]),
@@ -103,9 +109,10 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 def _sections(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     sampler = {key: value for key, value in document["sampler"].items() if key != "name"}
-    name = document["sampler"].get("name")
+    name, parts = document["sampler"].get("name"), document["components"]
     return [
-        (f"architecture {document['architecture']}", _settings(document["config"])),
+        (f"architecture {document['architecture']}", _settings(document["config"]) or ["no settings"]),
+        *((f"{role}: {part['architecture']}", _component(part)) for role, part in parts.items()),
         (f"sampler {name}", _settings(sampler) or ["no defaults"] if name else []),
         ("files", [line for file in document["files"] for line in _file(file)]),
         ("on this machine", _pulled(document["pulled"])),
@@ -145,10 +152,74 @@ def _classes(names: list[str]) -> str:
     return f"{len(names)}: {shown}{', ...' if len(names) > MOST_CLASSES else ''}" if names else ""
 
 
-def _settings(values: Mapping[str, Any]) -> list[str]:
-    return [
-        f"{key} = {str(value).lower() if isinstance(value, bool) else value}" for key, value in values.items()
-    ]
+def _captions(world: str | None) -> str | None:
+    return f"prompts follow the captions of the {world} world" if world else None
+
+
+def _component(component: Mapping[str, Any]) -> list[str]:
+    files, dtype = component["files"], component["dtype"]
+    made = (
+        f"made of the file{'s' if len(files) > 1 else ''} {', '.join(files)}"
+        if files
+        else "made without files"
+    )
+    return [made, *([f"runs in {dtype}"] if dtype else []), *_settings(component["config"])]
+
+
+def _settings(values: Mapping[str, Any], room: int = LINE - 2, path: str = "") -> list[str]:
+    """Settings as TOML: a small table stands in a line, another one as [path.name] behind everything else."""
+    lines: list[str] = []
+    tables: list[str] = []
+    for name, value in values.items():
+        key = _key(name)
+        line = f"{key} = {_literal(value)}"
+        if isinstance(value, Mapping) and (len(line) > room or _is_nested(value)):
+            body = _settings(value, room - 2, f"{path}{key}.")
+            tables += [f"[{path}{key}]", *(f"  {line}" for line in body)]
+        elif isinstance(value, (list, tuple)) and len(line) > room:
+            lines += [f"{key} = [", *_filled(map(_literal, value), room), "]"]
+        else:
+            lines.append(line)
+    return lines + tables
+
+
+def _is_nested(table: Mapping[str, Any]) -> bool:
+    return any(isinstance(value, Mapping) for value in table.values())
+
+
+def _filled(items: Iterable[str], room: int) -> list[str]:
+    """Items of a list in as few lines as possible; never broken within an item, as at a space of a text."""
+    lines: list[str] = []
+    for item in items:
+        if lines and len(lines[-1]) + len(item) + 2 <= room:
+            lines[-1] += f" {item},"
+        else:
+            lines.append(f"  {item},")
+    return lines
+
+
+def _literal(value: object) -> str:
+    """A value as TOML writes it. What only a card made by code can hold, such as None, is shown as it is."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return _quoted(value)
+    if isinstance(value, Mapping):
+        inside = ", ".join(f"{_key(key)} = {_literal(inner)}" for key, inner in value.items())
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_literal, value))}]"
+    return str(value)
+
+
+def _key(name: object) -> str:
+    return str(name) if re.fullmatch(r"[A-Za-z0-9_-]+", str(name)) else _quoted(str(name))
+
+
+def _quoted(text: str) -> str:
+    """A basic string of TOML, which escapes what JSON does and DEL; C1 too, which no terminal is given."""
+    escaped = json.dumps(text, ensure_ascii=False)
+    return re.sub(r"[\x7f-\x9f]", lambda found: f"\\u{ord(found[0]):04x}", escaped)
 
 
 def _file(file: Mapping[str, Any]) -> list[str]:
