@@ -325,10 +325,6 @@ def test_how_to_get_the_weights(shelf: Shelf) -> None:
             "shelf:pair",
             [
                 "zoo pull shelf:pair",
-                "Or by hand: download https://example.org/model.safetensors",
-                "then: zoo pull shelf:pair --from model=model.safetensors",
-                "and https://example.org/extra.safetensors",
-                "then: zoo pull shelf:pair --from extra=extra.safetensors",
                 "Without a download: zoo sample shelf:built",
             ],
         ),
