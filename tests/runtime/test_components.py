@@ -16,6 +16,7 @@ from zoo.errors import DoesNotFit, PluginError, WeightsError
 from zoo.io.artifacts import Image
 from zoo.io.request import Request
 from zoo.runtime import memory
+from zoo.runtime.components import Components
 from zoo.runtime.model import LoadedModel, load
 from zoo.runtime.prepare import prepare
 from zoo.runtime.texts import EncodedTexts
@@ -230,3 +231,14 @@ def test_an_unknown_architecture_of_a_component_is_told_before_loading(opened):
     with pytest.raises(PluginError, match="no plugin provides the architecture 'plane'") as caught:
         prepare(session, "parts:one", Request())
     assert "plain" in caught.value.hint
+
+
+def test_a_text_encoder_stays_on_a_gpu_as_long_as_it_fits_beside_the_model(opened, monkeypatch):
+    on_cpu = opened_model(opened()).components
+    assert on_cpu.staying == {"plain"}, "weights of a CPU are mapped again when they are needed"
+    monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
+    there = {"device": torch.device("cuda"), "asked_dtype": torch.float32}
+    parts = [dataclasses.replace(part, **there) for part in on_cpu.parts.values()]
+    assert [part.bytes for part in parts] == [8, 4]
+    assert Components(on_cpu["model"], parts, room=8).staying == {"text_encoder", "plain"}
+    assert Components(on_cpu["model"], parts, room=7).staying == {"plain"}

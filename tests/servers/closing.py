@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Self
 
 
-class Closing:
+class Closing(ABC):
     """Closed by the end of its `with` block; an error in the block comes before one of the server itself."""
 
+    @abstractmethod
     def close(self) -> None:
         """End the server. Raises RuntimeError if it went wrong."""
-        raise NotImplementedError
 
     def __enter__(self) -> Self:
         return self

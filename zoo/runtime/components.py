@@ -67,16 +67,13 @@ class Part:
         """What using it takes beside its weights, as far as it tells."""
         return memory.working_bytes(self.shapes, 1, self.dtype)
 
-    @property
-    def stays(self) -> bool:
-        """Whether it is kept once it was made.
+    def stays(self, room: int) -> bool:
+        """Whether it is kept once it was made, where so many bytes are free beside the running model.
 
         On a CPU weights are mapped, and to map them again costs next to nothing; what a GPU holds has to be
         copied there, so it stays as long as everything fits.
         """
-        return not self.tensor_files or (
-            self.device.type != "cpu" and self.bytes <= memory.plannable(self.device)
-        )
+        return not self.tensor_files or (self.device.type != "cpu" and self.bytes <= room)
 
     def check_fits(self) -> None:
         """Raise `DoesNotFit` if the device has no room for it even alone."""
@@ -120,16 +117,23 @@ class Part:
 class Components(Mapping[str, Any]):
     """The modules of a variant by role: the model at once, the others when they are first asked for.
 
-    A component that offers `text-encoder` stands here as `RememberedTexts`.
+    A component that offers `text-encoder` stands here as `RememberedTexts`. `staying` are the roles that are
+    kept once they were made: all but text encoders that had better go.
     """
 
-    def __init__(self, model: nn.Module, parts: Iterable[Part] = ()) -> None:
+    def __init__(self, model: nn.Module, parts: Iterable[Part] = (), room: int = 0) -> None:
+        """room: bytes that are free on the device beside the model, its weights and its work."""
         self.parts = {part.role: part for part in parts}
+        self.staying: set[str] = set()
         self._made: dict[str, Any] = {"model": model}
         for role, part in self.parts.items():
-            if "text-encoder" in part.architecture.offers:
+            reads_texts = "text-encoder" in part.architecture.offers
+            if not reads_texts or part.stays(room):
+                self.staying.add(role)
+                room -= part.bytes
+            if reads_texts:
                 make = cast(Callable[[], TextEncoder], part.make)
-                self._made[role] = RememberedTexts(make, part.stays)
+                self._made[role] = RememberedTexts(make, role in self.staying)
 
     def __getitem__(self, role: str) -> Any:
         if role not in self._made and role in self.parts:

@@ -105,14 +105,18 @@ class LoadedModel:
 
     def memory_need(self, request: Request) -> MemoryNeed:
         """What a request will take at its peak, from now on."""
-        parts = self.components.parts.values() if isinstance(self.components, Components) else ()
+        made = self.components
+        parts = made.parts.values() if isinstance(made, Components) else ()
+        staying = made.staying if isinstance(made, Components) else ()
         return MemoryNeed(
             device=self.device,
             process=memory.process_bytes(),
             weights=memory.weight_bytes(self.model, self.dtype),
             mapped=self.mapped,
             working=memory.working_bytes(self.model, self.batch_size(request), self.dtype),
-            parts=tuple(PartNeed(part.role, part.bytes, part.working_bytes, part.stays) for part in parts),
+            parts=tuple(
+                PartNeed(part.role, part.bytes, part.working_bytes, part.role in staying) for part in parts
+            ),
         )
 
     def expect(self, texts: Iterable[str]) -> None:
@@ -275,7 +279,9 @@ def load(
     source = str(paths["model"])
     if given is None:
         source = identity(card, variant, paths["model"]) or source
-    components = Components(module, others)
+    # What the model takes is there by now, on a GPU; one sample at a time has to fit beside what stays.
+    room = memory.plannable(place) - memory.working_bytes(module, 1, number_format)
+    components = Components(module, others, room)
     return LoadedModel(
         card, variant, architecture, components, place, number_format, source, session, threads, mapped
     )
