@@ -13,9 +13,9 @@ from zoo.io.grid import grid
         (2, None, (4, 14)),
         (3, None, (10, 14)),
         (4, None, (10, 14)),
-        (5, None, (10, 22)),
+        (5, None, (16, 14)),
         (9, None, (16, 22)),
-        (10, None, (16, 30)),
+        (10, None, (22, 22)),
         (5, 1, (28, 6)),
         (5, 5, (4, 38)),
         (5, 99, (4, 38)),
@@ -24,6 +24,12 @@ from zoo.io.grid import grid
 def test_shape_of_the_sheet(sized, count, columns, shape):
     sheet = grid([sized(0.0, 4, 6)] * count, columns=columns, gap=2)
     assert sheet.pixels.shape == (3, *shape)
+
+
+def test_rows_of_pictures_stand_below_each_other(sized):
+    assert grid([sized(0.0, 4, 26)] * 3, gap=2).pixels.shape == (3, 16, 26)
+    assert grid([sized(0.0, 26, 4)] * 3, gap=2).pixels.shape == (3, 26, 16)
+    assert grid([sized(0.0, 4, 4)] * 5, gap=2).pixels.shape == (3, 10, 16)
 
 
 def test_pictures_stand_in_row_major_order(sized):

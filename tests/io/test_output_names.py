@@ -16,6 +16,7 @@ from zoo.io.names import MAX_LENGTH, default_name, fresh_path, slug
         ("tarflow", "赤い円", 0, ".png", "tarflow-seed0.png"),
         ("tarflow", "../../etc/passwd", 0, ".png", "tarflow-etc-passwd-seed0.png"),
         ("tarflow", 'C:\\con.png\0\n"|?*', 0, ".png", "tarflow-c-con-png-seed0.png"),
+        ("tarflow", "a folder", 5, "", "tarflow-a-folder-seed5"),
         ("tarflow", "--out=/tmp/x", 0, ".png", "tarflow-out-tmp-x-seed0.png"),
     ],
 )

@@ -52,13 +52,25 @@ def test_a_jsonl_file_holds_objects_only(tmp_path):
     assert [(m.number, m.text) for m in file.mistakes] == [(3, 'expected a JSON object, got "b"')]
 
 
+def test_part_prompts_go_with_a_prompt_or_stand_alone():
+    file = parsed('{"prompt": "a ring", "part_prompts": ["sky", ""]}\n{"part_prompts": ["sky"], "seed": 2}')
+    assert file.mistakes == ()
+    assert file.lines == (
+        Line(1, "a ring", part_prompts=("sky", "")),
+        Line(2, part_prompts=("sky",), seed=2),
+    )
+
+
 @pytest.mark.parametrize(
     ("line", "text", "hint"),
     [
-        ('{"promt": "a"}', "unknown key 'promt'", "Did you mean: prompt?"),
+        ('{"promt": "a"}', "unknown key 'promt'", "Did you mean: prompt"),
         ('{"prompt": "a", "zzzz": 1}', "unknown key 'zzzz'", "Keys: prompt, class, negative, seed"),
         ('{"prompt": "a", "class": 1}', "expected prompt or class, got both", ""),
         ('{"seed": 1}', "expected prompt or class, got neither", ""),
+        ('{"part_prompts": []}', "expected prompt or class, got neither", ""),
+        ('{"prompt": "a", "part_prompts": "b"}', 'part_prompts is "b", expected a list of texts', ""),
+        ('{"prompt": "a", "part_prompts": ["b", null]}', "expected a list of texts, such as", ""),
         ('{"prompt": null}', "expected prompt or class, got neither", ""),
         ('{"prompt": "a", "prompt": "b"}', "key 'prompt' stands there twice", ""),
         ('{"prompt": "a", "options": {"b": 1, "b": 2}}', "key 'b' stands there twice", ""),

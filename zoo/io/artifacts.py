@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from zoo.errors import ZooError
+from zoo.io.pixels import to_bytes8
 
 PROVENANCE_KEY = "zoo"
 """Under this key a file holds the provenance of its one sample."""
@@ -31,6 +31,7 @@ class Provenance:
     revision: revision of the weights; None where the reference has none.
     prompt, class_name, class_id: the condition; None where the sample had none of that sort.
     negative: the negative prompt; None where none was given.
+    part_prompts: what each part shows, such as each layer from back to front; empty where none was asked for.
     seed: seed of this very sample (of a run of several: seed of the run + index of the sample).
     sampler: name of the registered sampler.
     options: resolved sampler options, defaults included; JSON values only (tuples become lists).
@@ -46,6 +47,7 @@ class Provenance:
     revision: str | None = None
     prompt: str | None = None
     negative: str | None = None
+    part_prompts: tuple[str, ...] = ()
     class_name: str | None = None
     class_id: int | None = None
     seed: int
@@ -66,11 +68,13 @@ class Provenance:
         # Normalised here, so that a provenance equals the one read back from a file.
         object.__setattr__(self, "options", _json_options(self.options))
         object.__setattr__(self, "size", _checked_size(self.size))
+        object.__setattr__(self, "part_prompts", _checked_texts("part_prompts", self.part_prompts))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values only; `from_dict` is the inverse."""
         values = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
         values["options"] = dict(self.options)
+        values["part_prompts"] = list(self.part_prompts)
         values["size"] = None if self.size is None else list(self.size)
         return values
 
@@ -113,6 +117,12 @@ def _json_options(options: object) -> dict[str, object]:
     return normal
 
 
+def _checked_texts(name: str, texts: Any) -> tuple[str, ...]:
+    if not isinstance(texts, tuple | list) or not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"provenance field {name}: expected a list of texts, got {texts!r}")
+    return tuple(texts)
+
+
 def _checked_size(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
@@ -129,15 +139,21 @@ def _checked_size(size: Any) -> tuple[int, int] | None:
 class Artifact(Protocol):
     """What every output is, whatever its kind.
 
-    Later kinds (layered image, video, text, array) implement these three names and nothing else is asked of
-    them. `kind` is a short lower-case name, fixed per class; `provenance` is None when the artifact was not
-    made by one sample.
+    Every kind (picture, layered image, video, text, array) implements these names and nothing else is asked
+    of it. `kind` is a short lower-case name, fixed per class. `formats` maps each file format to its
+    suffixes, with the default first; the suffix "" is a folder. `provenance` is None when the artifact was
+    not made by one sample.
     """
 
     kind: ClassVar[str]
+    formats: ClassVar[Mapping[str, tuple[str, ...]]]
 
     @property
     def provenance(self) -> Provenance | None: ...
+
+    def picture(self) -> Image:
+        """Return a picture that shows the artifact, for contact sheets and comparisons."""
+        ...
 
     def save(
         self,
@@ -167,6 +183,11 @@ class Image:
     provenance: Provenance | None = None
 
     kind: ClassVar[str] = "image"
+    formats: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        "png": (".png",),
+        "webp": (".webp",),
+        "jpeg": (".jpg", ".jpeg"),
+    }
 
     def __post_init__(self) -> None:
         pixels = self.pixels
@@ -180,15 +201,11 @@ class Image:
 
         Raises ZooError when a pixel is not finite, because such a pixel has no colour.
         """
-        pixels = self.pixels.detach()
-        if not bool(pixels.isfinite().all()):
-            count = int((~pixels.isfinite()).sum())
-            raise ZooError(
-                f"the picture has {count} of {pixels.numel()} values that are not finite",
-                hint="The model overflowed; float32 has a wider range than half precision.",
-            )
-        scaled = pixels.permute(1, 2, 0).mul(255.0).add_(0.5).clamp_(0.0, 255.0)
-        return scaled.to(torch.uint8).contiguous()
+        return to_bytes8(self.pixels)
+
+    def picture(self) -> Image:
+        """Return the picture itself."""
+        return self
 
     def metadata(self) -> dict[str, Any] | None:
         """Return the JSON document that goes into the file, or None when there is nothing to tell."""

@@ -38,7 +38,7 @@ def grid(
 ) -> ImageGrid:
     """Return the contact sheet of `images` in row-major order.
 
-    columns: pictures in a row; None makes the sheet near square, ceil(sqrt(n)).
+    columns: pictures in a row; None makes the sheet near square: ceil(sqrt(n h / w)) for cells of h x w.
     gap: pixels between two cells; there is none around the sheet.
     background: grey level in [0, 1] of the gaps and of what a smaller picture leaves free.
 
@@ -47,9 +47,9 @@ def grid(
     an argument out of its range.
     """
     _check(images, columns, gap, background)
-    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     height = max(image.pixels.shape[1] for image in images)
     width = max(image.pixels.shape[2] for image in images)
+    columns = min(columns or math.ceil(math.sqrt(len(images) * height / width)), len(images))
     sheet = _empty_sheet(images, columns, gap, background, height, width)
     for index, image in enumerate(images):
         row, column = divmod(index, columns)

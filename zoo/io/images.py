@@ -11,6 +11,7 @@ from torch import Tensor
 
 from zoo.errors import InvalidInput
 from zoo.io.opening import BROKEN, open_picture
+from zoo.io.pixels import from_raw
 
 # Named one by one: Pillow also opens formats that start other programs (EPS runs Ghostscript).
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -53,7 +54,4 @@ def _pixels(picture: PIL.Image.Image) -> Tensor:
 
 def _to_tensor(picture: PIL.Image.Image, dtype: torch.dtype, channels: int) -> Tensor:
     """Return float32 [channels, h, w] with the raw values."""
-    # A bytearray, because torch warns about buffers that cannot be written to.
-    values = torch.frombuffer(bytearray(picture.tobytes()), dtype=dtype)
-    shaped = values.view(picture.height, picture.width, channels)
-    return shaped.permute(2, 0, 1).to(torch.float32, memory_format=torch.contiguous_format)
+    return from_raw(picture.tobytes(), picture.height, picture.width, channels, dtype)

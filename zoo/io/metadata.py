@@ -1,7 +1,8 @@
-"""Provenance inside picture files: how it is put there, and how it is read back.
+"""Provenance inside files: how it is put into pictures, and how it is read back from files of every kind.
 
 A file holds one JSON document: {"zoo": provenance}, or {"zoo_grid": [provenance, ...]} for a contact sheet.
-PNG has one iTXt text per key of it (UTF-8); WebP and JPEG have the whole of it in the EXIF UserComment.
+PNG has one iTXt text per key of it (UTF-8); WebP and JPEG have the whole of it in the EXIF UserComment. Where
+layered images have it is said in the module of each format.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ def png_metadata(document: dict[str, Any]) -> PngInfo:
     """Return the PNG text chunks of a metadata document."""
     texts = PngInfo()
     for key, value in document.items():
-        texts.add_itxt(key, _readable_json(value))
+        texts.add_itxt(key, readable_json(value))
     return texts
 
 
@@ -45,10 +46,11 @@ def exif_metadata(document: dict[str, Any]) -> bytes:
 
 
 def read_provenance(path: str | PathLike[str]) -> Provenance:
-    """Return how the one sample in the PNG, WebP or JPEG file at `path` was made.
+    """Return how the one sample in the file at `path` was made.
 
-    Raises InvalidInput when the file is missing, is no picture, has no zoo metadata or damaged metadata, or
-    is a grid of several samples (see `read_provenances`).
+    It is a PNG, WebP or JPEG picture, an OpenRaster file, a folder of layers, or a PSD file. Raises
+    InvalidInput when the file is missing, is none of these, has no zoo metadata or damaged metadata, or is a
+    grid of several samples (see `read_provenances`).
     """
     key, entries = _read_entries(Path(path))
     if key == GRID_KEY:
@@ -60,29 +62,65 @@ def read_provenance(path: str | PathLike[str]) -> Provenance:
 
 
 def read_provenances(path: str | PathLike[str]) -> list[Provenance]:
-    """Return how every sample in the file was made: one for a picture, in row-major order for a grid.
+    """Return how every sample in the file was made: one, or those of a grid in row-major order.
 
     Raises InvalidInput as `read_provenance` does, except for grids.
     """
     return _read_entries(Path(path))[1]
 
 
+def stored_provenance(path: str | PathLike[str]) -> Provenance | None:
+    """Return how the one sample in the file was made, or None when the file does not tell.
+
+    Raises InvalidInput as `read_provenance` does, except for a file without metadata or of several samples.
+    """
+    key, entries = _stored_entries(Path(path))
+    return entries[0] if key == PROVENANCE_KEY else None
+
+
+def readable_json(value: Any, indent: int | None = None) -> str:
+    """Return JSON text that UTF-8 can hold, with letters of all languages as they are where possible."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        # A prompt of undecodable command-line bytes holds lone surrogates, which UTF-8 refuses.
+        return json.dumps(value, indent=indent)
+    return text
+
+
 def _read_entries(path: Path) -> tuple[str, list[Provenance]]:
+    key, entries = _stored_entries(path)
+    if not entries:
+        raise InvalidInput(
+            f"{path} has no zoo metadata",
+            hint="It was not made by zoo, was written without metadata, or another program removed it.",
+        )
+    return key, entries
+
+
+def _stored_entries(path: Path) -> tuple[str, list[Provenance]]:
+    """The key under which the file holds samples, and these; none where it has no metadata."""
+    # Imported here, because what writes layered files writes pictures into them, with the functions above.
+    from zoo.io.layer_files import layered_document, layered_format
+
+    format = layered_format(path)
+    try:
+        document = _picture_document(path) if format is None else layered_document(path, format)
+        for key in _KEYS:
+            if key in document:
+                return key, _entries(key, document[key])
+    except (*BROKEN, RecursionError) as error:
+        raise InvalidInput(
+            f"the zoo metadata in {path} is damaged: {error}",
+            hint="Another program may have changed it; use an untouched copy of the file.",
+        ) from error
+    return "", []
+
+
+def _picture_document(path: Path) -> dict[str, Any]:
     with open_picture(path, _FORMATS) as picture:
-        try:
-            document = _png_document(picture) if picture.format == "PNG" else _exif_document(picture)
-            for key in _KEYS:
-                if key in document:
-                    return key, _entries(key, document[key])
-        except (*BROKEN, RecursionError) as error:
-            raise InvalidInput(
-                f"the zoo metadata in {path} is damaged: {error}",
-                hint="Another program may have changed it; use an untouched copy of the file.",
-            ) from error
-    raise InvalidInput(
-        f"{path} has no zoo metadata",
-        hint="It was not made by zoo, was written without metadata, or another program removed it.",
-    )
+        return _png_document(picture) if picture.format == "PNG" else _exif_document(picture)
 
 
 def _png_document(picture: PIL.Image.Image) -> dict[str, Any]:
@@ -105,13 +143,3 @@ def _entries(key: str, value: Any) -> list[Provenance]:
     if not isinstance(value, list) or not value:
         raise ValueError(f"{key} is not a list of samples")
     return [Provenance.from_dict(entry) for entry in value]
-
-
-def _readable_json(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        # A prompt of undecodable command-line bytes holds lone surrogates, which UTF-8 refuses.
-        return json.dumps(value)
-    return text

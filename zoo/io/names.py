@@ -19,9 +19,9 @@ def default_name(reference: str, prompt_or_class: str | None, seed: int, suffix:
     """Return a name such as "tarflow-shapes-a-red-circle-seed0.png": ASCII, at most MAX_LENGTH long.
 
     What has no ASCII form is left out, and a long prompt ends at a whole word where it can. `suffix` is a
-    short one, with or without its dot.
+    short one, with or without its dot; a folder has the empty one.
     """
-    ending = f"seed{seed}.{suffix.removeprefix('.').lower()}"
+    ending = ".".join(part for part in (f"seed{seed}", suffix.removeprefix(".").lower()) if part)
     model = slug(reference, _MAX_REFERENCE)
     words = slug(prompt_or_class or "", MAX_LENGTH - len(ending) - len(model) - 2)
     return "-".join(part for part in (model, words, ending) if part)

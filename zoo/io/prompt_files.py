@@ -25,13 +25,15 @@ SHOWN_IN_FULL = 5
 class Line:
     """What one line asks for. `number` counts from 1; None leaves a setting to the command line.
 
-    `prompt` or `class_` is given, never both. `size` is (height, width) in pixels.
+    `prompt` or `class_` is given, never both; neither where `part_prompts` say it all. `size` is (height,
+    width) in pixels.
     """
 
     number: int
     prompt: str | None = None
     class_: str | int | None = None
     negative: str | None = None
+    part_prompts: tuple[str, ...] = ()
     seed: int | None = None
     num: int | None = None
     size: tuple[int, int] | None = None
@@ -168,9 +170,10 @@ def _from_object(number: int, values: dict[str, Any]) -> Line:
         raise InvalidInput(f"unknown key '{unknown[0]}'", hint)
     # null is what other programs write for "not set".
     given = {key: _READERS[key](value) for key, value in values.items() if value is not None}
-    if ("prompt" in given) == ("class" in given):
-        got = "both" if "prompt" in given else "neither"
-        raise InvalidInput(f"expected prompt or class, got {got}")
+    if "prompt" in given and "class" in given:
+        raise InvalidInput("expected prompt or class, got both")
+    if "prompt" not in given and "class" not in given and not given.get("part_prompts"):
+        raise InvalidInput("expected prompt or class, got neither")
     if "class" in given:
         given["class_"] = given.pop("class")
     return Line(number, **given)
@@ -196,6 +199,11 @@ def _whole(least: int, most: int) -> Callable[[Any], int | None]:
 
 def _text(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _texts(value: Any) -> tuple[str, ...] | None:
+    texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+    return tuple(value) if texts else None
 
 
 def _some_text(value: Any) -> str | None:
@@ -232,6 +240,9 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "guidance": _reader("guidance", "a number of at least 0", _weight),
     "sampler": _reader("sampler", "a sampler's name", _some_text),
     "options": _reader("options", 'an object, such as {"anneal": true}', _options),
+    "part_prompts": _reader(
+        "part_prompts", 'a list of texts, such as ["a white background", "a red circle"]', _texts
+    ),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +24,17 @@ class Request:
     Every prompt or class is sampled `num` times; sample `i` of the whole request uses seed `seed + i`, or
     `seeds[i]` where `seeds` holds one for each sample. With neither, a class-conditional model draws each
     sample's class from its noise. `negatives` say what to keep away from, for models that take text: one for
-    all samples or one for each prompt. `size` is (height, width) in pixels. `steps` and `guidance` are short
-    for the sampler options of these names. `batch_size` limits how many samples are computed at once; it
-    never changes a picture.
+    all samples or one for each prompt. `part_prompts` say what each part of an artifact shows, such as the
+    layers from back to front, for samplers that read them: one sequence of texts for all prompts, or a
+    sequence of texts for each prompt, empty for a prompt without. Without a prompt, they go with the empty
+    one. `size` is (height, width) in pixels. `steps` and `guidance` are short for the sampler options of
+    these names. `batch_size` limits how many samples are computed at once; it never changes a picture.
     """
 
     prompts: Sequence[str] = ()
     classes: Sequence[str | int] = ()
     negatives: Sequence[str] = ()
+    part_prompts: Sequence[Sequence[str]] = ()
     images: Mapping[str, Tensor] = field(default_factory=dict)
     size: tuple[int, int] | None = None
     num: int = 1
@@ -54,7 +57,9 @@ class Request:
         _at_least("batch_size", self.batch_size, 1)
         if self.size is not None and min(self.size) < 1:
             raise InvalidInput(f"size is {self.size[1]}x{self.size[0]}, expected at least 1x1")
+        object.__setattr__(self, "part_prompts", _part_prompts(self.part_prompts))
         self._check_negatives()
+        self._check_part_prompts()
         self._check_seeds()
         if self.guidance is not None and not (math.isfinite(self.guidance) and self.guidance >= 0):
             raise InvalidInput(f"guidance is {self.guidance}, expected a number of at least 0")
@@ -74,12 +79,26 @@ class Request:
             return self.negatives[0] if self.negatives else None
         return self.negatives[index // self.num]
 
+    def parts_of(self, index: int) -> tuple[str, ...]:
+        """The part prompts of sample `index`; empty where none were given."""
+        if len(self.part_prompts) <= 1:
+            return tuple(self.part_prompts[0]) if self.part_prompts else ()
+        return tuple(self.part_prompts[index // self.num])
+
     def _check_negatives(self) -> None:
         expected = max(1, len(self.prompts))
         if len(self.negatives) not in (0, 1, expected):
             raise InvalidInput(
                 f"{len(self.negatives)} negative prompts were given, expected 1 or one for each of the "
                 f"{expected} prompts"
+            )
+
+    def _check_part_prompts(self) -> None:
+        expected = max(1, len(self.prompts), len(self.classes))
+        if len(self.part_prompts) not in (0, 1, expected):
+            raise InvalidInput(
+                f"{len(self.part_prompts)} sequences of part prompts were given, expected 1 or one for each "
+                f"of the {expected} {'classes' if self.classes else 'prompts'}"
             )
 
     def _check_seeds(self) -> None:
@@ -102,6 +121,26 @@ def read_size(text: str) -> tuple[int, int] | None:
     match = re.fullmatch(r"(\d{1,6})(?:[xX](\d{1,6}))?", text.strip())
     height, width = (int(match[2] or match[1]), int(match[1])) if match else (0, 0)
     return (height, width) if height and width else None
+
+
+def _part_prompts(given: Any) -> tuple[tuple[str, ...], ...]:
+    """Part prompts as a sequence for each prompt, or one for all; empty where no sequence holds a text."""
+    texts = (given,) if isinstance(given, str) else _tuple_of(given)
+    if texts and all(isinstance(text, str) for text in texts):
+        return (texts,)
+    sequences = tuple(map(_tuple_of, texts))
+    wrong = next((text for sequence in sequences for text in sequence if not isinstance(text, str)), None)
+    if wrong is not None:
+        raise InvalidInput(f"a part prompt is {wrong!r}, expected a text")
+    return sequences if any(sequences) else ()
+
+
+def _tuple_of(values: Any) -> tuple[Any, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InvalidInput(
+            f"part prompts: expected texts, or a sequence of texts for each prompt, got {values!r} among them"
+        )
+    return tuple(values)
 
 
 def _at_least(name: str, value: int | None, least: int) -> None:

@@ -13,9 +13,10 @@ import PIL.Image
 import torch
 from torch import Tensor
 
-from zoo.errors import InvalidInput, did_you_mean
+from zoo.errors import InvalidInput
 from zoo.io.artifacts import Image
 from zoo.io.files import write_file
+from zoo.io.kinds import chosen_format
 from zoo.io.metadata import exif_metadata, png_metadata
 
 
@@ -30,10 +31,12 @@ class Format:
 
 
 FORMATS: Mapping[str, Format] = {
-    "png": Format((".png",), "PNG", {}, max_side=2**31 - 1),
-    "webp": Format((".webp",), "WEBP", {"lossless": True}, max_side=16_383),
-    "jpeg": Format((".jpg", ".jpeg"), "JPEG", {"quality": 95, "subsampling": "4:4:4"}, max_side=65_500),
+    "png": Format(Image.formats["png"], "PNG", {}, max_side=2**31 - 1),
+    "webp": Format(Image.formats["webp"], "WEBP", {"lossless": True}, max_side=16_383),
+    "jpeg": Format(Image.formats["jpeg"], "JPEG", {"quality": 95, "subsampling": "4:4:4"}, max_side=65_500),
 }
+
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 
 # A JPEG segment's length is 16 bits wide and counts its own two bytes.
 _MAX_JPEG_EXIF = 65_533
@@ -59,39 +62,33 @@ def save_image(
     name = format_name(path, format)
     _check_side(image, name)
     document = image.metadata() if metadata else None
-    return write_file(path, _encode(image, name, document), overwrite=overwrite)
+    return write_file(path, encode(to_pillow(image.to_bytes8()), name, document), overwrite=overwrite)
 
 
 def format_name(path: str | PathLike[str], format: str | None = None) -> str:
     """Return the key of FORMATS that `format` names, or else the suffix of `path`; InvalidInput if none."""
-    asked = format if format is not None else Path(path).suffix
-    wanted = asked.lower().removeprefix(".")
-    names = {suffix.removeprefix("."): name for name, item in FORMATS.items() for suffix in item.suffixes}
-    names.update({name: name for name in FORMATS})
-    if wanted in names:
-        return names[wanted]
-    known = f"Formats: {', '.join(FORMATS)}."
-    if not wanted:
-        raise InvalidInput(f"{Path(path)} has no suffix that tells the picture's format", hint=known)
-    hint = f"{did_you_mean(wanted, names)} {known}".lstrip()
-    raise InvalidInput(f"unknown picture format '{asked}'", hint=hint)
+    return chosen_format(Image.formats, path, format, "picture")
 
 
 def to_pillow(pixels: Tensor) -> PIL.Image.Image:
-    """Return the Pillow image of uint8 [h, w, c], c = 3 (RGB) or 1 (grey)."""
+    """Return the Pillow image of uint8 [h, w, c], c = 4 (RGB and straight alpha), 3 (RGB) or 1 (grey)."""
     height, width, channels = pixels.shape
     # Filled by torch itself: tensor.numpy() needs NumPy, and reading a storage byte by byte takes seconds.
     buffer = bytearray(pixels.numel())
     torch.frombuffer(buffer, dtype=torch.uint8).view(pixels.shape).copy_(pixels)
-    return PIL.Image.frombytes("RGB" if channels == 3 else "L", (width, height), bytes(buffer))
+    return PIL.Image.frombytes(_MODES[channels], (width, height), bytes(buffer))
 
 
-def _encode(image: Image, name: str, document: dict[str, Any] | None) -> bytes:
+def encode(picture: PIL.Image.Image, name: str, document: dict[str, Any] | None = None) -> bytes:
+    """Return the file of a Pillow image in the format `name` of FORMATS, with a metadata document inside.
+
+    The same pixels and document make the same bytes. Raises InvalidInput when the format cannot hold it.
+    """
     output = io.BytesIO()
     options = dict(FORMATS[name].options)
     if document is not None:
         options.update(_metadata_options(name, document))
-    to_pillow(image.to_bytes8()).save(output, format=FORMATS[name].pillow, **options)
+    picture.save(output, format=FORMATS[name].pillow, **options)
     return output.getvalue()
 
 
