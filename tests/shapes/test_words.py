@@ -204,3 +204,15 @@ def test_there_is_nothing_to_learn_or_to_store() -> None:
 def test_configurations_that_make_no_encoder(config: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         WordsConfig(**config)
+
+
+def test_a_reader_of_parts_reads_a_background_alone() -> None:
+    usual, parts = encoder(), encoder(parts=True)
+    assert parts.config.width == usual.config.width
+    encoded = parts.encode(["on plain black", *TEXTS])
+    assert words_of(encoded.features[0], int(encoded.lengths[0])) == ["", "a", "black", "background"]
+    assert torch.equal(encoded.features[1:], usual.encode(TEXTS).features)
+    with pytest.raises(InvalidInput, match="not a caption"):
+        usual.encode(["on plain black"])
+    with pytest.raises(InvalidInput, match="'hexagon'"):
+        parts.encode(["a hexagon"])

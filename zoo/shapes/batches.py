@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -42,14 +43,19 @@ def captioned_scenes(noise: NoiseSource, count: int, size: int) -> tuple[Tensor,
     Returns images [count, 3, size, size] in [-1, 1] and a caption each, which leaves out the size of every
     object, the position and the background as often as it says them.
     """
-    halves = (noise.uniform("scene", (count, 2)).double() * 2**24).long().tolist()
-    scenes = [sample_scene((high << 24) + low, classes=SEEN) for high, low in halves]
+    scenes = drawn_scenes(noise, count)
     said = (noise.uniform("said", (count, 5)) < 0.5).tolist()
-    captions = [str(_partly_described(scene, *flags)) for scene, flags in zip(scenes, said, strict=True)]
+    captions = [str(partly_described(scene, *flags)) for scene, flags in zip(scenes, said, strict=True)]
     return render_all(scenes, size) * 2.0 - 1.0, captions
 
 
-def _partly_described(scene: Scene, position: bool, background: bool, *sizes: bool) -> Description:
+def drawn_scenes(noise: NoiseSource, count: int, objects: Sequence[int] = (1, 2, 3)) -> list[Scene]:
+    """Scenes of combinations that are not held out; `objects` are the numbers of objects to choose from."""
+    halves = (noise.uniform("scene", (count, 2)).double() * 2**24).long().tolist()
+    return [sample_scene((high << 24) + low, objects, SEEN) for high, low in halves]
+
+
+def partly_described(scene: Scene, position: bool, background: bool, *sizes: bool) -> Description:
     """What a caption may say of a scene; `sizes` has one entry for each object."""
     full = describe(scene, position=position, background=background)
     objects = tuple(

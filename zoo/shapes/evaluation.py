@@ -7,10 +7,8 @@ bits per dimension on ground-truth pictures.
 
 from __future__ import annotations
 
-import dataclasses
 import math
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -19,46 +17,34 @@ import torch
 from torch import Tensor
 
 from zoo.cards import Card, Variant
-from zoo.errors import InvalidInput, ZooError
+from zoo.errors import InvalidInput
 from zoo.io.artifacts import Image
 from zoo.io.request import Request
-from zoo.runtime import devices
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import BatchNoise
-from zoo.runtime.options import changed_options
+from zoo.runtime.prepare import find_sampler
 from zoo.runtime.sampling import OnStep
 from zoo.session import Session
 from zoo.shapes.batches import single_objects
 from zoo.shapes.exam import DEFAULT_PAIRS, Answer, Question, mark, pair_questions, single_questions
+from zoo.shapes.measurement import Measurement, Timed, run_facts
 from zoo.shapes.scene import CLASSES
 from zoo.shapes.scores import ClassScore, GroupScore, Share, class_scores, group_score, relation_scores
 
 #: Ground-truth pictures whose bits per dimension are computed at once.
 _LIKELIHOOD_BATCH = 64
 
-#: Options that are stated with every result, also where they are the sampler's own defaults.
-_ALWAYS_STATED = ("steps", "guidance")
 
-
-@dataclass(frozen=True)
-class Evaluation:
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Measurement):
     """How well a model draws what is asked for, and everything needed to measure it again.
 
     `answers` are the samples in the order of their seeds, single objects before pairs. `bits_per_dim` is the
     mean over `renders` ground-truth pictures, None for models without a likelihood.
     """
 
-    reference: str
-    weights: str
-    sampler: str
-    options: Mapping[str, Any]
-    changed: Mapping[str, Any]  #: the options that are not at the sampler's own defaults
-    device: str
-    dtype: str
-    seed: int
     per_class: int
     answers: tuple[Answer, ...] = field(repr=False)
-    seconds_per_sample: float
     bits_per_dim: float | None
     renders: int
     images: tuple[Image, ...] = field(default=(), repr=False)
@@ -110,22 +96,16 @@ class Evaluation:
         return tuple(answer for answer in self.answers if not answer.correct)
 
     @property
-    def stated(self) -> dict[str, Any]:
-        """The options that a figure is not to be quoted without: steps, guidance and what was changed."""
-        always = {name: self.options[name] for name in _ALWAYS_STATED if name in self.options}
-        return {**always, **self.changed}
-
-    @property
     def _pair_answers(self) -> list[Answer]:
         return [answer for answer in self.answers if answer.question.is_pair]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values only; the pictures are left out."""
-        names = [f.name for f in dataclasses.fields(self) if f.name not in ("answers", "images")]
         return {
-            **{name: getattr(self, name) for name in names},
-            "options": dict(self.options),
-            "changed": dict(self.changed),
+            **self.facts(),
+            "per_class": self.per_class,
+            "bits_per_dim": self.bits_per_dim,
+            "renders": self.renders,
             "accuracy": self.accuracy,
             "seen": self.seen,
             "held_out": self.held_out,
@@ -159,6 +139,15 @@ def check_evaluable(session: Session, reference: str) -> tuple[Card, Variant, fr
         )
     held_out = getattr(session.recipe(card, variant), "held_out", ())
     return card, variant, frozenset(held_out)
+
+
+def exam_kind(session: Session, reference: str, sampler: str | None = None) -> str:
+    """Which artifacts of a model are judged: what its sampler makes, the card's where none is named.
+
+    Raises `InvalidInput` for a model that is not of the shapes world. Reads no weights.
+    """
+    card, variant, _ = check_evaluable(session, reference)
+    return find_sampler(session, card, variant, session.architecture(card, variant), sampler).makes
 
 
 def evaluation_questions(
@@ -219,7 +208,7 @@ def evaluate(
     """
     questions = evaluation_questions(loaded.session, loaded.reference, per_class, pairs, seed)
     request = evaluation_request(questions, seed, how)
-    timed = _Timed(loaded.sample(request, on_step))
+    timed = Timed(loaded.sample(request, on_step), Image)
     answers: list[Answer] = []
     images: list[Image] = []
     for index, artifact in enumerate(timed):
@@ -230,42 +219,14 @@ def evaluate(
         if on_sample is not None:
             on_sample(len(answers))
     bits = _bits_per_dim(loaded, size, seed, renders)
-    sampler, options = loaded.sampler(request.sampler), loaded.options(request)
     return Evaluation(
-        reference=loaded.reference,
-        weights=loaded.weights,
-        sampler=sampler.name,
-        options=dataclasses.asdict(options),
-        changed=changed_options(options),
-        device=str(loaded.device),
-        dtype=devices.dtype_name(loaded.dtype),
-        seed=seed,
+        **run_facts(loaded, request, timed.seconds / len(answers)),
         per_class=per_class,
         answers=tuple(answers),
-        seconds_per_sample=timed.seconds / len(answers),
         bits_per_dim=bits,
         renders=0 if bits is None else renders,
         images=tuple(images),
     )
-
-
-class _Timed:
-    """Iterates over pictures and counts the time that drawing them takes, judging left out."""
-
-    def __init__(self, artifacts: Iterator[Any]) -> None:
-        self._artifacts = artifacts
-        self.seconds = 0.0
-
-    def __iter__(self) -> Iterator[Image]:
-        while True:
-            started = time.perf_counter()
-            artifact = next(self._artifacts, None)
-            self.seconds += time.perf_counter() - started
-            if artifact is None:
-                return
-            if not isinstance(artifact, Image):
-                raise ZooError(f"eval judges images, and the sampler made: {artifact.kind}")
-            yield artifact
 
 
 def _bits_per_dim(loaded: LoadedModel, size: int, seed: int, renders: int) -> float | None:

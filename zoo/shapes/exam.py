@@ -11,18 +11,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice, permutations
 
+from torch import Tensor
+
 from zoo.errors import InvalidInput
 from zoo.io.artifacts import Image
 from zoo.runtime.threads import cpu_threads
 from zoo.shapes.captions import RELATIONS, Description, Mention, describe, matches, parse
 from zoo.shapes.judging import Unjudgeable, judge
-from zoo.shapes.scene import CLASSES
+from zoo.shapes.scene import CLASSES, Scene
 
 #: Prompts of two objects where nobody says how many: 240 that training showed, 80 with held-out combinations.
 DEFAULT_PAIRS = 320
 
-#: One pair in so many holds a held-out combination.
-_PAIRS_FOR_ONE_HELD_OUT = 4
+#: One question about several objects in so many holds a held-out combination.
+_QUESTIONS_FOR_ONE_HELD_OUT = 4
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Answer:
 
 def single_questions(names: Sequence[str], per_class: int, held_out: Collection[str]) -> list[Question]:
     """Each combination `per_class` times, one after the other."""
-    questions = [Question(_prompt([name]), (name,), name in held_out) for name in names]
+    questions = [Question(prompt_for([name]), (name,), name in held_out) for name in names]
     return [question for question in questions for _ in range(per_class)]
 
 
@@ -68,41 +70,63 @@ def pair_questions(count: int, seed: int, held_out: Collection[str]) -> list[Que
     ones.
     """
     random_numbers = random.Random(f"shapes pairs {count} {seed}")
-    ordered = list(permutations(CLASSES, 2))
-    new = [names for names in ordered if not set(names).isdisjoint(held_out)]
-    shown = [names for names in ordered if set(names).isdisjoint(held_out)]
-    last = count // _PAIRS_FOR_ONE_HELD_OUT if new else 0
-    first = count - last if shown else 0
+    shown, new = combinations_of(2, held_out)
+    first = seen_part(count, shown, new)
     in_turn = list(islice(cycle(RELATIONS), count))
     return [
-        Question(_prompt(names, relation), names, pool is new, relation)
+        Question(prompt_for(names, relation), names, pool is new, relation)
         for pool, part in ((shown, in_turn[:first]), (new, in_turn[first:]))
         for relation in RELATIONS
-        for names in _drawn(random_numbers, pool, part.count(relation))
+        for names in drawn_evenly(random_numbers, pool, part.count(relation))
     ]
 
 
 def mark(image: Image, question: Question, seed: int) -> Answer:
     """Judge a picture as `zoo.shapes.agrees` does. Raises `InvalidInput` for one that it cannot read."""
+    scene, shows = look(image.pixels)
+    return Answer(question, seed, scene is not None and matches(parse(question.prompt), scene), shows)
+
+
+def look(pixels: Tensor) -> tuple[Scene | None, str]:
+    """The scene that the judge sees in a picture [3, h, h] in [0, 1], None for an unclear one, and in words.
+
+    Raises `InvalidInput` for pictures that nobody could judge: not square, not RGB, or too small.
+    """
     try:
         # The judge's operations are far too small to share between threads.
         with cpu_threads(1):
-            scene = judge(image.pixels)
+            scene = judge(pixels)
     except Unjudgeable as refusal:
-        return Answer(question, seed, False, f"unclear: {refusal}")
+        return None, f"unclear: {refusal}"
     except ValueError as error:
         # The judge sees square RGB pictures from a certain size on; a model that makes others has no score.
         raise InvalidInput(f"the pictures of this model cannot be judged: {error}") from error
-    return Answer(question, seed, matches(parse(question.prompt), scene), str(describe(scene)))
+    return scene, str(describe(scene))
 
 
-def _prompt(names: Sequence[str], *relations: str) -> str:
+def prompt_for(names: Sequence[str], *relations: str, background: str | None = None) -> str:
     """The caption of combinations: "orange ring" -> "an orange ring"."""
     pairs = [name.split() for name in names]
-    return str(Description(tuple(Mention(shape, colour) for colour, shape in pairs), relations))
+    mentions = tuple(Mention(shape, colour) for colour, shape in pairs)
+    return str(Description(mentions, relations, background=background))
 
 
-def _drawn(
+def combinations_of(
+    objects: int, held_out: Collection[str]
+) -> tuple[list[tuple[str, ...]], list[tuple[str, ...]]]:
+    """All choices of so many different objects in order: those that training showed, and those it did not."""
+    ordered = list(permutations(CLASSES, objects))
+    left_out = set(held_out)
+    shown = [names for names in ordered if left_out.isdisjoint(names)]
+    return shown, [names for names in ordered if not left_out.isdisjoint(names)]
+
+
+def seen_part(count: int, shown: Sequence[object], new: Sequence[object]) -> int:
+    """How many of `count` questions are of what training showed: three quarters where there is both."""
+    return count - (count // _QUESTIONS_FOR_ONE_HELD_OUT if new else 0) if shown else 0
+
+
+def drawn_evenly(
     random_numbers: random.Random, pool: Sequence[tuple[str, ...]], count: int
 ) -> list[tuple[str, ...]]:
     """`count` entries, each as often as the others; which of them once more is drawn."""

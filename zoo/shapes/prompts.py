@@ -3,6 +3,8 @@
 Case, punctuation and articles do not matter, and other words are understood where they can mean one thing
 only: "a picture of", "the top left corner", "to the left of", "under", "on black". Everything else is an
 error that says what was expected.
+
+A part is what one layer of a picture shows: a caption of one object, or a background alone.
 """
 
 from __future__ import annotations
@@ -11,15 +13,20 @@ import difflib
 import re
 import textwrap
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 from zoo.errors import InvalidInput
-from zoo.shapes.captions import POSITIONS, RELATIONS, CaptionError, parse
+from zoo.shapes.captions import POSITIONS, RELATIONS, CaptionError, Description, parse
 from zoo.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES
 
 _EXAMPLE = "a large red circle left of a small blue square on a white background"
 _GRAMMAR = (
     "Name one to three objects, each by its colour and shape, with "
     f"{', '.join(list(RELATIONS)[:-1])} or {list(RELATIONS)[-1]} between them, such as '{_EXAMPLE}'."
+)
+_PART_GRAMMAR = (
+    "A part is one object by its colour and shape, such as 'a large red circle', or a background, such as "
+    "'a white background'."
 )
 _MOST_OBJECTS = 3
 _MOST_LISTED = 5  #: unknown words that an error names
@@ -86,31 +93,95 @@ def caption_of(text: str) -> str:
 
     Raises `InvalidInput` that names the words that are not known, or what was expected where.
     """
-    words = re.findall(r"[^\W_]+", text.lower())
-    if not words:
+    plain = _plain(text)
+    return "" if plain is None else _caption(text, plain, _GRAMMAR)
+
+
+def part_of(text: str) -> str:
+    """What a prompt says of one layer, as a caption of one object or as "a white background".
+
+    The empty text stays empty: it asks for anything. Raises `InvalidInput` as `caption_of` does, and for
+    several objects.
+    """
+    plain = _plain(text)
+    if plain is None:
         return ""
-    plain = " ".join(_SPELLINGS.get(word, word) for word in words if word not in _SILENT)
-    for pattern, replacement in _PHRASES:
-        plain = pattern.sub(replacement, plain)
-    written = _NOUN.sub(lambda found: found[1] + ("an " if found[2] in "aeiou" else "a "), _ordered(plain))
-    try:
-        return str(parse(written))
-    except CaptionError as error:
-        raise _refused(text, plain, error) from error
+    if background := _background_alone(plain):
+        return background
+    objects = _objects(plain)
+    if objects > 1:
+        raise InvalidInput(
+            f"prompt '{_quoted(text)}' is no part: it names {objects} objects, expected one", _PART_GRAMMAR
+        )
+    return _caption(text, plain, _PART_GRAMMAR)
 
 
-def unknown_words(unknown: Sequence[str], known: Sequence[str]) -> InvalidInput:
+def parts_of(text: str) -> tuple[str, ...]:
+    """The layers that a prompt asks for, back to front: the background, then each object in the order named.
+
+    Each is as `part_of` writes it. The background is the empty text where the prompt leaves it out, and there
+    are no layers for the empty prompt, which leaves open how many there are. Raises as `caption_of` does.
+    """
+    caption = caption_of(text)
+    if not caption:
+        return ()
+    said = parse(caption)
+    behind = "" if said.background is None else background_part(said.background)
+    # Only single objects have a cell.
+    return (behind, *(str(Description((mention,), cell=said.cell)) for mention in said.objects))
+
+
+def background_part(background: str) -> str:
+    """The part that is a background alone: "white" -> "a white background"."""
+    return f"a {background} background"
+
+
+@lru_cache(maxsize=4096)
+def caption_or_part(text: str) -> str:
+    """As `caption_of`, but a background alone is understood as well. Remembers texts: parts come often."""
+    plain = _plain(text)
+    if plain is None:
+        return ""
+    return _background_alone(plain) or _caption(text, plain, _GRAMMAR)
+
+
+def unknown_words(unknown: Sequence[str], known: Sequence[str], grammar: str = _GRAMMAR) -> InvalidInput:
     """The error for words outside a vocabulary; its hint lists the vocabulary."""
     shown = unknown[:_MOST_LISTED]
     listed = ", ".join(map(repr, shown))
     more = f" and {len(unknown) - len(shown)} more" if len(unknown) > len(shown) else ""
     slips = [difflib.get_close_matches(word, known, n=1, cutoff=_SIMILAR) for word in shown]
     meant = ", ".join(dict.fromkeys(match for matches in slips for match in matches))
-    hint = f"It knows: {', '.join(known)}. {_GRAMMAR}"
+    hint = f"It knows: {', '.join(known)}. {grammar}"
     return InvalidInput(
         f"this model does not know the word{'s' if len(unknown) > 1 else ''} {listed}{more}",
         f"Did you mean: {meant}? {hint}" if meant else hint,
     )
+
+
+def _plain(text: str) -> str | None:
+    """The words of a caption without its articles, if it is one; None for a text without words."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    if not words:
+        return None
+    plain = " ".join(_SPELLINGS.get(word, word) for word in words if word not in _SILENT)
+    for pattern, replacement in _PHRASES:
+        plain = pattern.sub(replacement, plain)
+    return plain
+
+
+def _caption(text: str, plain: str, grammar: str) -> str:
+    written = _NOUN.sub(lambda found: found[1] + ("an " if found[2] in "aeiou" else "a "), _ordered(plain))
+    try:
+        return str(parse(written))
+    except CaptionError as error:
+        raise _refused(text, plain, error, grammar) from error
+
+
+def _background_alone(plain: str) -> str:
+    """The part that names a background and nothing else, or the empty text."""
+    found = _BACKGROUND.fullmatch(plain)
+    return background_part(found[1] or found[2]) if found else ""
 
 
 def _ordered(plain: str) -> str:
@@ -129,14 +200,17 @@ def _objects(plain: str) -> int:
     return sum(word in SHAPES for word in plain.split())
 
 
-def _refused(text: str, plain: str, error: CaptionError) -> InvalidInput:
+def _quoted(text: str) -> str:
+    return textwrap.shorten(text, 80, placeholder=" ...")
+
+
+def _refused(text: str, plain: str, error: CaptionError, grammar: str) -> InvalidInput:
     if error.unknown:
-        return unknown_words(error.unknown, error.known)
-    quoted = textwrap.shorten(text, 80, placeholder=" ...")
+        return unknown_words(error.unknown, error.known, grammar)
     objects = _objects(plain)
     reason = str(error)
     if objects > _MOST_OBJECTS:
         reason = f"not a caption: it names {objects} objects, expected one to three"
     elif objects > 1 and any(found["by"] for found in _PLACE.finditer(plain)):
         reason = "not a caption: a place is for an object alone, expected a relation between several"
-    return InvalidInput(f"prompt '{quoted}' is {reason}", _GRAMMAR)
+    return InvalidInput(f"prompt '{_quoted(text)}' is {reason}", grammar)

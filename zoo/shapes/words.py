@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from zoo.runtime.texts import EncodedTexts
-from zoo.shapes.prompts import caption_of, unknown_words
+from zoo.shapes.prompts import caption_of, caption_or_part, unknown_words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class WordsConfig:
     tokens: int = 24  #: how many fit into a text, with the one that stands for the beginning
     before: int = 5  #: words before a token that it carries: as many as a relation and an object have
     after: int = 2  #: words behind it, as many as a relation has
+    parts: bool = False  #: whether it also reads what one layer shows: a background alone
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "words", tuple(self.words))
@@ -67,7 +68,10 @@ class WordEncoder(nn.Module):
     places: Tensor
 
     def encode(self, texts: Sequence[str], most_tokens: int = 0, most_characters: int = 0) -> EncodedTexts:
-        """See `zoo.runtime.texts.TextEncoder`. Raises `InvalidInput` for a text that is no caption."""
+        """See `zoo.runtime.texts.TextEncoder`. Raises `InvalidInput` for a text that is no caption.
+
+        With `parts` a background alone is no caption and read all the same: "a white background".
+        """
         most = min(most_tokens or self.config.tokens, self.config.tokens)
         rows = [self._numbers(text[: most_characters or None])[:most] for text in texts]
         lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64, device="cpu")
@@ -89,7 +93,8 @@ class WordEncoder(nn.Module):
         return [padded[:, before + offset : before + offset + longest] for offset in self.config.offsets]
 
     def _numbers(self, text: str) -> list[int]:
-        words = caption_of(text).split()
+        read = caption_or_part if self.config.parts else caption_of
+        words = read(text).split()
         unknown = tuple(dict.fromkeys(word for word in words if word not in self.number))
         if unknown:
             raise unknown_words(unknown, self.config.words)
