@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact as Artifact
     from zoo.io.artifacts import Image as Image
     from zoo.io.artifacts import Provenance as Provenance
+    from zoo.io.layers import LayeredImage as LayeredImage
     from zoo.io.request import Request as Request
     from zoo.references import Reference as Reference
     from zoo.runtime.model import LoadedModel as LoadedModel
@@ -38,6 +39,7 @@ _HOMES = {
     "Request": "zoo.io.request",
     "Artifact": "zoo.io.artifacts",
     "Image": "zoo.io.artifacts",
+    "LayeredImage": "zoo.io.layers",
     "Provenance": "zoo.io.artifacts",
     "Noise": "zoo.runtime.noise",
     "RecordedNoise": "zoo.runtime.noise",

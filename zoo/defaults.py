@@ -7,10 +7,17 @@ from zoo.settings import load_settings
 #: The built-in model behind `zoo sample --prompt`.
 BUILTIN_TEXT_DEFAULT = "mdm:shapes"
 
+#: The built-in model behind `zoo sample --layer-prompt`.
+BUILTIN_PARTS_DEFAULT = "layerdiff:shapes"
+
 #: The built-in model where no text is given.
 BUILTIN_DEFAULT = "tarflow:shapes"
 
 
-def default_reference(text: bool = False) -> str:
-    """The configured model, else the built-in default for a request with a text, or without one."""
-    return load_settings().get("model") or (BUILTIN_TEXT_DEFAULT if text else BUILTIN_DEFAULT)
+def default_reference(text: bool = False, parts: bool = False) -> str:
+    """The configured model, else the built-in default for a request with part prompts, a text, or neither."""
+    if configured := load_settings().get("model"):
+        return configured
+    if parts:
+        return BUILTIN_PARTS_DEFAULT
+    return BUILTIN_TEXT_DEFAULT if text else BUILTIN_DEFAULT

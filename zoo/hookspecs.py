@@ -42,6 +42,10 @@ class RegisterSampler(Protocol):
 
     `sample(loaded, batch, options, noise, on_step)` returns one artifact for each sample of the batch;
     `options` is a dataclass with a default for every field. `needs` names capabilities of the architecture.
+    `makes` is the kind of its artifacts: "image", "layers", or "package.module:Class", a dataclass of the
+    plugin's own as `zoo.io.artifacts.Artifact` describes it; one that also has a class method `read(path)`
+    can be replayed. With `part_prompts` the sampler reads `batch.part_prompts`: a text for each part of what
+    it makes, such as the layers from back to front.
     """
 
     def __call__(
@@ -53,6 +57,8 @@ class RegisterSampler(Protocol):
         tasks: Sequence[str] = (),
         needs: Sequence[str] = (),
         summary: str = "",
+        makes: str = "image",
+        part_prompts: bool = False,
     ) -> None: ...
 
 

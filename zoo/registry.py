@@ -71,7 +71,11 @@ class Architecture:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A named way to draw samples; `options` is a dataclass with a default for every field."""
+    """A named way to draw samples; `options` is a dataclass with a default for every field.
+
+    `makes` is the kind of its artifacts: a key of `zoo.io.kinds.KINDS`, or "package.module:Class" of a
+    plugin. With `part_prompts` it reads a prompt for each part of what it makes.
+    """
 
     name: str
     owner: str
@@ -80,6 +84,8 @@ class Sampler:
     tasks: tuple[str, ...] = ()
     needs: tuple[str, ...] = ()
     summary: str = ""
+    makes: str = "image"
+    part_prompts: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,8 +171,14 @@ class Registry:
             tasks: Sequence[str] = (),
             needs: Sequence[str] = (),
             summary: str = "",
+            makes: str = "image",
+            part_prompts: bool = False,
         ) -> None:
-            self.samplers.add(Sampler(name, owner, sample, options, tuple(tasks), tuple(needs), summary))
+            self.samplers.add(
+                Sampler(
+                    name, owner, sample, options, tuple(tasks), tuple(needs), summary, makes, part_prompts
+                )
+            )
 
         def converter(name: str, convert: Target, *, export: Target | None = None, summary: str = "") -> None:
             self.converters.add(Converter(name, owner, convert, export, summary))

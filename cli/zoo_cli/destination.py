@@ -6,11 +6,12 @@ import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from zoo.errors import InvalidInput, OutputExists, OutputNotWritable
+from zoo.io.artifacts import Image
+from zoo.io.kinds import check_extra, chosen_format
 from zoo.io.names import default_name, fresh_path
-from zoo.io.writers import FORMATS, format_name
 
 if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 #: Names with these suffixes mean a picture, in a format that is not written; as a folder's name they are a
 #: slip.
-_OTHER_PICTURES = {".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".ppm", ".pdf", ".svg", ".psd"}
+_OTHER_PICTURES = {".gif", ".tif", ".tiff", ".bmp", ".avif", ".heic", ".ppm", ".pdf", ".svg", ".psd", ".ora"}
 
 #: A JPEG file holds 64 KiB of metadata, and a sample's provenance takes about half a KiB.
 _MOST_IN_JPEG = 64
@@ -26,27 +27,31 @@ _MOST_IN_JPEG = 64
 
 @dataclass(frozen=True)
 class Destination:
-    """A file for one picture, or a folder.
+    """A file for one sample or for a contact sheet, or a folder.
 
-    `overwrite` allows to replace files; without `metadata` they do not tell how they were made.
+    Samples are of the class `makes` and written in its format `format`, sheets in the picture format
+    `sheet_format`. `overwrite` allows to replace files; without `metadata` they do not tell how they were
+    made.
     """
 
     folder: Path
     file: Path | None
+    makes: type[Artifact]
     format: str
+    sheet_format: str
     overwrite: bool
     metadata: bool
 
     def save(self, artifact: Artifact, reference: str, what: str | None, seed: int) -> Path:
         """Write a sample and return its path."""
-        return self._save(artifact, self.name_for(reference, what, seed))
+        return self._save(artifact, self.name_for(reference, what, seed), self.format)
 
     def name_for(self, reference: str, what: str | None, seed: int) -> str:
-        """The name that a sample's file has where it is free."""
-        return default_name(reference, what, seed, self._suffix)
+        """The name that a sample's file, or its folder, has where it is free."""
+        return default_name(reference, what, seed, self.makes.formats[self.format][0])
 
     def place_for(self, name: str) -> Path:
-        """Where a file of this name would be written now."""
+        """Where a file or a folder of this name would be written now."""
         if self.file is not None:
             return self.file
         return self.folder / name if self.overwrite else fresh_path(self.folder, name)
@@ -54,17 +59,13 @@ class Destination:
     def save_grid(self, sheet: ImageGrid, reference: str, what: str | None, seed: int) -> Path:
         """Write a contact sheet and return its path."""
         words = f"{what} grid" if what else "grid"
-        return self._save(sheet, default_name(reference, words, seed, self._suffix))
+        name = default_name(reference, words, seed, Image.formats[self.sheet_format][0])
+        return self._save(sheet, name, self.sheet_format)
 
-    @property
-    def _suffix(self) -> str:
-        return FORMATS[self.format].suffixes[0]
-
-    def _save(self, artifact: Any, name: str) -> Path:
-        saved: Path = artifact.save(
-            self.place_for(name), format=self.format, metadata=self.metadata, overwrite=self.overwrite
+    def _save(self, artifact: Artifact, name: str, format: str) -> Path:
+        return artifact.save(
+            self.place_for(name), format=format, metadata=self.metadata, overwrite=self.overwrite
         )
-        return saved
 
 
 def destination(
@@ -72,59 +73,120 @@ def destination(
     format: str | None,
     *,
     pictures: int,
+    makes: type[Artifact] = Image,
     grid: bool = False,
     overwrite: bool = False,
     metadata: bool = True,
     folder_only: bool = False,
 ) -> Destination:
-    """Decide and check where `pictures` samples go; creates nothing.
+    """Decide and check where `pictures` samples of the class `makes` go; creates nothing.
 
-    `out` is a file when it has a picture's suffix, else a folder; None is the configured folder or the
-    current one. With `folder_only` a file is refused even for one picture. Raises `InvalidInput` for an
-    unknown format or one file for several pictures, `OutputExists` for an existing file, `OutputNotWritable`
-    for a place that cannot be written.
+    `out` is a file when it has a suffix of that class or of a picture, else a folder; None is the configured
+    folder or the current one. With `grid` a picture's name is that of the contact sheet. With `folder_only` a
+    file is refused even for one sample. Raises `InvalidInput` for a format or a suffix that is not of the
+    class, or one file for several samples, `OutputExists` for an existing file, `OutputNotWritable` for a
+    place that cannot be written.
     """
     from zoo.settings import load_settings
 
     settings = load_settings()
     text = out or settings.get("out") or "."
     path = Path(text).expanduser()
-    file = path if _names_a_file(text, path) else None
-    wanted = format_name("", format) if format else None
+    file = path if _names_a_file(text, path, makes) else None
+    wanted = chosen_format(makes.formats, "", format, _noun(makes)) if format else None
     if file is not None and folder_only:
         raise InvalidInput(
             f"{file} is one file, expected a folder", f"Give a folder, such as --out {file.with_suffix('')}/."
         )
     if file is not None:
-        _check_file(file, wanted, format, one=pictures == 1 or grid, overwrite=overwrite)
-        name = format_name(file)
+        content = _content(file, makes, grid)
+        name = chosen_format(content.formats, file, None, _noun(content))
+        _check_format(file, wanted, format, name)
+        _check_file(file, makes, one=pictures == 1 or grid, overwrite=overwrite)
     else:
-        name = wanted or format_name("", settings.get("format") or "png")
-    if grid and name == "jpeg" and metadata and pictures > _MOST_IN_JPEG:
+        content, name = makes, wanted or _default_format(makes, settings.get("format"))
+    # A sheet of pictures has their format; of any other kind it is a picture all the same.
+    sheet = name if issubclass(content, Image) else next(iter(Image.formats))
+    if grid and sheet == "jpeg" and metadata and pictures > _MOST_IN_JPEG:
         raise InvalidInput(
             f"a JPEG contact sheet holds the metadata of at most {_MOST_IN_JPEG} samples, got {pictures}",
             "Write PNG or WebP, or use --no-metadata.",
         )
     folder = path if file is None else file.parent
     check_writable(folder)
-    return Destination(folder, file, name, overwrite, metadata)
+    single = name if content is makes else next(iter(makes.formats))
+    if content is makes:
+        check_extra(makes, single)
+    return Destination(folder, file, makes, single, sheet, overwrite, metadata)
 
 
-def _names_a_file(text: str, path: Path) -> bool:
+def _noun(makes: type[Artifact]) -> str:
+    return "picture" if issubclass(makes, Image) else makes.kind
+
+
+def _suffixes(makes: type[Artifact]) -> set[str]:
+    """Suffixes of files; a folder has none."""
+    return {suffix for suffixes in makes.formats.values() for suffix in suffixes if suffix}
+
+
+def _names_a_file(text: str, path: Path, makes: type[Artifact]) -> bool:
     if text.endswith(("/", os.sep)) or path.is_dir():
         return False
-    suffixes = {suffix for item in FORMATS.values() for suffix in item.suffixes}
-    return path.suffix.lower() in suffixes | _OTHER_PICTURES
+    return path.suffix.lower() in _suffixes(makes) | _suffixes(Image) | _OTHER_PICTURES
 
 
-def _check_file(file: Path, wanted: str | None, format: str | None, one: bool, overwrite: bool) -> None:
-    name = format_name(file)
+def _content(file: Path, makes: type[Artifact], grid: bool) -> type[Artifact]:
+    """The class of what goes into a file of this name: a sample, or the contact sheet."""
+    suffix = file.suffix.lower()
+    own, of_a_picture = suffix in _suffixes(makes), suffix in _suffixes(Image)
+    if issubclass(makes, Image):
+        return makes
+    if grid and (of_a_picture or not own):
+        return Image
+    if grid:
+        raise InvalidInput(
+            f"{file} does not name a picture, and a contact sheet is one",
+            f"Name a picture, such as --out {file.with_suffix('.png')}, or give a folder.",
+        )
+    if own:
+        return makes
+    raise InvalidInput(
+        f"{file} has the name of a picture, and what is made here is: {makes.kind}",
+        f"Formats: {_listed(makes)}. With --grid, zoo sample writes a picture of it.",
+    )
+
+
+def _listed(makes: type[Artifact]) -> str:
+    """ "ora (.ora), folder, psd (.psd)"."""
+    listed = ((name, ", ".join(filter(None, suffixes))) for name, suffixes in makes.formats.items())
+    return ", ".join(f"{name} ({suffixes})" if suffixes else name for name, suffixes in listed)
+
+
+def _default_format(makes: type[Artifact], configured: str | None) -> str:
+    """The configured format where the class has it, else the first of the class."""
+    # The setting is about pictures: it is no mistake where something else is made.
+    if configured is None or configured.lower() in _format_names(Image) - _format_names(makes):
+        return next(iter(makes.formats))
+    return chosen_format(makes.formats, "", configured, _noun(makes))
+
+
+def _format_names(makes: type[Artifact]) -> set[str]:
+    """Every word for a format that `--format` takes."""
+    return {*makes.formats, *(suffix.removeprefix(".") for suffix in _suffixes(makes))}
+
+
+def _check_format(file: Path, wanted: str | None, format: str | None, name: str) -> None:
     if wanted not in (None, name):
         raise InvalidInput(f"--format {format} does not go with the name {file}", "Leave one of them out.")
+
+
+def _check_file(file: Path, makes: type[Artifact], one: bool, overwrite: bool) -> None:
     if not one:
+        pictures = issubclass(makes, Image)
         raise InvalidInput(
-            f"{file} is one file, but several pictures were asked for",
-            f"Give a folder, such as --out {file.with_suffix('')}/, or --grid for one contact sheet.",
+            f"{file} is one file, but several {'pictures' if pictures else 'samples'} were asked for",
+            f"Give a folder, such as --out {file.with_suffix('')}/, or --grid "
+            f"{'' if pictures else 'and a picture as --out '}for one contact sheet.",
         )
     if os.path.lexists(file) and not overwrite:
         raise OutputExists(f"{file} exists already", "Choose another name, or use --overwrite.")

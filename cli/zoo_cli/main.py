@@ -33,6 +33,7 @@ VERBS = {
     "verify": "Check weights against their digests.",
     "cp": "Copy a model to a plain folder.",
     "sample": "Draw samples from a model.",
+    "edit": "Change one layer of a layered picture.",
     "replay": "Repeat a sample from the metadata in its file.",
     "train": "Train a built-in variant by its recipe.",
     "eval": "Score a model of the shapes world.",

@@ -23,17 +23,23 @@ from zoo.runtime.prepare import planned, prepare
 
 if TYPE_CHECKING:
     from zoo.cards import Card, Variant
+    from zoo.io.artifacts import Artifact
+    from zoo.registry import Sampler
     from zoo.runtime.sampling import Item
     from zoo.session import Session
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What samples have in common that are drawn together. `options` are resolved, with all defaults."""
+    """What samples have in common that are drawn together. `options` are resolved, with all defaults.
+
+    `makes` is the class of what the sampler makes.
+    """
 
     sampler: str
     options: Mapping[str, Any]
     size: tuple[int, int] | None
+    makes: type[Artifact]
 
     @cached_property
     def key(self) -> str:
@@ -59,13 +65,16 @@ class Job:
     def digest(self, common: Mapping[str, Any]) -> str:
         """The identity of the sample; `common` is what all samples of the job share."""
         item = self.item
-        own = {
+        own: dict[str, Any] = {
             "prompt": item.prompt,
             "class": item.class_id,
             "negative": item.negative,
             "seed": item.seed,
             "settings": self.settings.key,
         }
+        if item.part_prompts:
+            # Only then: samples that were finished before there were part prompts keep their identity.
+            own["part_prompts"] = item.part_prompts
         return digest_of({**common, **own})
 
 
@@ -102,29 +111,32 @@ class _Checker:
         self._session = session
         self._reference = reference
         self._defaults = defaults
-        self._settings: dict[str, Settings] = {}
+        self._prepared: dict[str, tuple[Settings, Sampler]] = {}
         self._items: dict[tuple[object, ...], Item] = {}
 
     def jobs(self, line: Line, shift: int) -> list[Job]:
         """The samples of a line; raises what is wrong with it."""
         request = _request(line, self._defaults, shift)
-        settings, item = self._settings_of(request), self._item_of(request)
+        settings, sampler = self._settings_of(request)
+        item = self._item_of(request, sampler)
         own = [dataclasses.replace(item, index=i, seed=request.seed_of(i)) for i in range(request.num)]
         return [Job(line.number, each.index, each, settings) for each in own]
 
-    def _settings_of(self, request: Request) -> Settings:
+    def _settings_of(self, request: Request) -> tuple[Settings, Sampler]:
         asked = [request.sampler, request.steps, request.guidance, request.size, request.options]
         key = json.dumps(asked, sort_keys=True)
-        if key not in self._settings:
+        if key not in self._prepared:
             prepared = prepare(self._session, self._reference, request)
             options = dataclasses.asdict(prepared.options)
-            self._settings[key] = Settings(prepared.sampler.name, options, request.size)
-        return self._settings[key]
+            settings = Settings(prepared.sampler.name, options, request.size, prepared.makes)
+            self._prepared[key] = settings, prepared.sampler
+        return self._prepared[key]
 
-    def _item_of(self, request: Request) -> Item:
-        key = (request.prompts, request.classes, request.negatives)
+    def _item_of(self, request: Request, sampler: Sampler) -> Item:
+        asked = (request.prompts, request.classes, request.negatives, request.part_prompts)
+        key = (sampler.name, *asked)
         if key not in self._items:
-            self._items[key] = planned(self._common.card, self._common.variant, request)[0]
+            self._items[key] = planned(self._common.card, self._common.variant, sampler, request)[0]
         return self._items[key]
 
 
@@ -144,6 +156,7 @@ def group_request(group: Sequence[Job], batch_size: int | None) -> Request:
         prompts=[item.prompt or "" for item in items] if prompted else (),
         classes=() if prompted else [item.class_id for item in items if item.class_id is not None],
         negatives=[item.negative for item in items if item.negative is not None],
+        part_prompts=[item.part_prompts for item in items],
         seeds=[item.seed for item in items],
         size=settings.size,
         sampler=settings.sampler,
@@ -172,6 +185,7 @@ def _request(line: Line, defaults: Request, shift: int) -> Request:
         prompts=() if line.prompt is None else (line.prompt,),
         classes=() if line.class_ is None else (line.class_,),
         negatives=negatives,
+        part_prompts=line.part_prompts,
         size=line.size or defaults.size,
         num=line.num or defaults.num,
         seed=defaults.seed + shift if line.seed is None else line.seed,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,14 @@ from zoo_cli.running import (
     uninterrupted,
     where,
 )
-from zoo_cli.sample_report import class_name, decoding_entry, item_condition, keep_decodings, samples
+from zoo_cli.sample_report import (
+    class_name,
+    decoding_entry,
+    item_condition,
+    keep_decodings,
+    samples,
+    tell_parts,
+)
 
 if TYPE_CHECKING:
     from zoo.cards import Variant
@@ -43,24 +51,18 @@ def sample_prompts(session: Session, name: str, defaults: Request, out: Output, 
     """Draw what is not finished yet; `defaults` holds what a line leaves open. Returns the exit code."""
     file = _read(given["prompts_file"])
     jobs = read_jobs(session, name, file, defaults, given["distinct_seeds"])
-    target = destination(
-        given["place"],
-        given["format"],
-        pictures=len(jobs),
-        metadata=not given["no_metadata"],
-        folder_only=True,
-    )
-    _check_not_the_manifest(given["prompts_file"], target.folder)
+    targets = _targets(jobs, given)
+    folder = next(iter(targets.values())).folder
+    _check_not_the_manifest(given["prompts_file"], folder)
     card, variant = session.resolve(name)
     full_name = f"{card.method}:{variant.name}"
     common = {
         "reference": full_name,
         "weights": weights_identity(card, variant, given["weights"]),
-        "format": target.format,
-        "metadata": target.metadata,
+        "metadata": not given["no_metadata"],
     }
-    with claimed(target.folder):
-        run = PromptRun(full_name, variant, target, out, defaults.seed)
+    with claimed(folder):
+        run = PromptRun(full_name, variant, folder, targets, out, defaults.seed)
         run.choose(jobs, common)
         started = time.perf_counter()
         if run.pending:
@@ -83,6 +85,22 @@ def _read(source: str) -> PromptFile:
     return read_prompt_file(Path(source).expanduser())
 
 
+def _targets(jobs: Sequence[Job], given: dict[str, Any]) -> dict[type[Artifact], Destination]:
+    """Where the samples go, by their class: lines with samplers of their own may make several kinds."""
+    counts = Counter(job.settings.makes for job in jobs)
+    return {
+        makes: destination(
+            given["place"],
+            given["format"],
+            pictures=count,
+            makes=makes,
+            metadata=not given["no_metadata"],
+            folder_only=True,
+        )
+        for makes, count in counts.items()
+    }
+
+
 def _check_not_the_manifest(source: str, folder: Path) -> None:
     manifest = folder / MANIFEST
     if source != STANDARD_INPUT and manifest.exists() and manifest.samefile(Path(source).expanduser()):
@@ -97,7 +115,8 @@ class PromptRun:
 
     reference: str
     variant: Variant
-    target: Destination
+    folder: Path
+    targets: Mapping[type[Artifact], Destination]
     out: Output
     seed: int
     loaded: LoadedModel | None = None
@@ -110,8 +129,8 @@ class PromptRun:
 
     def choose(self, jobs: Sequence[Job], common: dict[str, Any]) -> None:
         """Find out which jobs are finished; the others become `pending`, with their digests."""
-        self.finished = FinishedSamples(self.target.folder)
-        digests = [job.digest(common) for job in jobs]
+        self.finished = FinishedSamples(self.folder)
+        digests = [job.digest({**common, "format": self._target(job).format}) for job in jobs]
         claims: list[Entry | None] = [
             self.finished.claim_exact(digest, job.line, job.index)
             for job, digest in zip(jobs, digests, strict=True)
@@ -122,7 +141,7 @@ class PromptRun:
                 self.pending.append((job, digest))
             else:
                 kind = entry.facts.get("kind")
-                self.skipped.append(self._entry(job, self.target.folder / entry.name, kind))
+                self.skipped.append(self._entry(job, self.folder / entry.name, kind))
 
     def draw(self, batch_size: int | None, preview_every: int | None, keep_previews: bool) -> None:
         """Draw what is pending, samples of equal settings together, and write each as soon as it is there."""
@@ -133,12 +152,7 @@ class PromptRun:
         for request in requests:
             self.loaded.plan(request)
         tell_memory(self.loaded, requests[0], self.out)
-        self.loaded.expect(
-            text
-            for job, _ in self.pending
-            for text in (job.item.prompt, job.item.negative)
-            if text is not None
-        )
+        self.loaded.expect(text for job, _ in self.pending for text in job.item.texts)
         order = [job for part in parts for job in part]
         previews = self._previews(order, preview_every, keep_previews) if preview_every else None
         total = len(self.skipped) + len(order)
@@ -164,6 +178,7 @@ class PromptRun:
         self.out.detail(
             f"drawing {len(part)} of {self.reference} with sampler {request.sampler} in batches of {size}"
         )
+        tell_parts([job.item for job in part], self.out)
         progress.group(len(part), size)
         with collecting() as findings:
             for job, artifact in zip(part, self.loaded.sample(request, progress.on_step), strict=True):
@@ -175,18 +190,19 @@ class PromptRun:
 
     def _previews(self, order: Sequence[Job], every: int, keep: bool) -> Previews:
         def place(index: int) -> Path:
-            return self.target.place_for(self._name(order[index - len(self.skipped)]))
+            job = order[index - len(self.skipped)]
+            return self._target(job).place_for(self._name(job))
 
-        return Previews(every, keep, place, self.out.warning, scratch=self.target.folder / STAGING)
+        return Previews(every, keep, place, self.out.warning, scratch=self.folder / STAGING)
 
     def _keep(self, job: Job, digest: str, artifact: Artifact) -> None:
-        name = self._name(job)
+        name, target = self._name(job), self._target(job)
         # A process that was killed may have left one there.
-        preview_path(self.target.place_for(name)).unlink(missing_ok=True)
+        preview_path(target.place_for(name)).unlink(missing_ok=True)
         facts = {**self._condition(job), "kind": artifact.kind, "reference": self.reference}
 
         def write(path: Path) -> Path:
-            return artifact.save(path, format=self.target.format, metadata=self.target.metadata)
+            return artifact.save(path, format=target.format, metadata=target.metadata)
 
         with uninterrupted():
             path = self.finished.publish(name, write, digest, facts)
@@ -194,9 +210,12 @@ class PromptRun:
         if self.out.mode != "json":
             print(path, flush=True)
 
+    def _target(self, job: Job) -> Destination:
+        return self.targets[job.settings.makes]
+
     def _name(self, job: Job) -> str:
         what = item_condition(job.item, self.variant)
-        return self.target.name_for(f"line{job.line:05d}-{self.reference}", what, job.item.seed)
+        return self._target(job).name_for(f"line{job.line:05d}-{self.reference}", what, job.item.seed)
 
     def _entry(self, job: Job, path: Path, kind: str | None) -> dict[str, Any]:
         return {"path": str(path), "kind": kind, **self._condition(job)}
@@ -211,6 +230,7 @@ class PromptRun:
             "prompt": item.prompt,
             "class": item.class_id if name is None else name,
             "negative": item.negative,
+            "part_prompts": list(item.part_prompts),
             "sampler": job.settings.sampler,
         }
 

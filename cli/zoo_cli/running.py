@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -17,6 +18,7 @@ from zoo.errors import did_you_mean
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from zoo.io.artifacts import Artifact, Image
     from zoo.io.previews import Previews
     from zoo.io.request import Request
     from zoo.runtime.memory import MemoryNeed
@@ -153,6 +155,19 @@ def negative_option(function: Function) -> Function:
     )(function)
 
 
+def part_prompt_option(function: Function) -> Function:
+    """--part-prompt or --layer-prompt: what each part of a sample shows."""
+    return click.option(
+        "--part-prompt",
+        "--layer-prompt",
+        "part_prompts",
+        metavar="TEXT",
+        multiple=True,
+        help="What one part of each sample shows, for models that read it; repeatable, layers from back to "
+        "front.",
+    )(function)
+
+
 def batch_option(function: Function) -> Function:
     """--batch-size: how many samples are drawn at once."""
     return click.option(
@@ -184,6 +199,14 @@ def load_model(
     show_warnings(session, out)
     _describe(loaded, seconds, out)
     return loaded, seconds
+
+
+def picture_of(artifact: Artifact) -> Image:
+    """A picture that shows an artifact of any kind and tells how that was made."""
+    picture = artifact.picture()
+    if picture.provenance is None and artifact.provenance is not None:
+        return replace(picture, provenance=artifact.provenance)
+    return picture
 
 
 def show_warnings(session: Session, out: Output) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +15,13 @@ if TYPE_CHECKING:
 
 
 def condition(made: Provenance) -> str | None:
-    """What a sample shows, for its file's name: its prompt or class."""
-    return _words(made.prompt, made.class_name, made.class_id)
+    """What a sample shows, for its file's name: its prompt or class, or else its part prompts."""
+    return _words(made.prompt, made.class_name, made.class_id, made.part_prompts)
 
 
 def item_condition(item: Item, variant: Variant) -> str | None:
     """What a sample is going to show, in the words of `condition`."""
-    return _words(item.prompt, class_name(item.class_id, variant), item.class_id)
+    return _words(item.prompt, class_name(item.class_id, variant), item.class_id, item.part_prompts)
 
 
 def class_name(class_id: int | None, variant: Variant) -> str | None:
@@ -34,9 +35,9 @@ def class_of(made: Provenance) -> str | int | None:
     return made.class_name if made.class_name is not None else made.class_id
 
 
-def _words(prompt: str | None, name: str | None, number: int | None) -> str | None:
+def _words(prompt: str | None, name: str | None, number: int | None, parts: Sequence[str]) -> str | None:
     if prompt is not None:
-        return prompt
+        return prompt or ", ".join(filter(None, parts))
     if name is not None:
         return name
     return None if number is None else f"class {number}"
@@ -69,6 +70,16 @@ def _decoding_text(made: Decoding) -> str:
         f"{text}, {made.passes} passes for {made.tokens} tokens, "
         f"error estimate {made.residual:.1e}{gave_way if made.gave_way else ''}"
     )
+
+
+def tell_parts(items: Sequence[Item], out: Output) -> None:
+    """Tell in detail what the parts of samples show, which a sampler may have worked out of the prompt."""
+    if not out.verbose:
+        return
+    for prompt, parts in dict.fromkeys((item.prompt, item.part_prompts) for item in items):
+        if parts:
+            quoted = ", ".join(f"'{part}'" for part in parts)
+            out.detail(f"parts of '{prompt or ''}': {quoted}")
 
 
 def samples(count: int) -> str:

@@ -53,6 +53,7 @@ def test_json_is_one_document_with_lines_and_skipped_ones(zoo, prompts):
         "prompt": None,
         "class": "blue ring",
         "negative": None,
+        "part_prompts": [],
         "sampler": "toy",
     }
     assert (document["reference"], document["sampler"], document["device"]) == ("toy:shapes", "toy", "cpu")

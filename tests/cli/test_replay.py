@@ -49,6 +49,7 @@ def test_json(zoo):
         "reference": "toy:shapes",
         "seed": 0,
         "prompt": "a red circle",
+        "part_prompts": [],
         "class": "red circle",
     }
     (check,) = zoo("replay", "b.png", "--check", "--json").json["checks"]

@@ -97,6 +97,7 @@ def test_json_is_one_document(zoo):
             "kind": "image",
             "seed": 0,
             "prompt": "a red circle",
+            "part_prompts": [],
             "class": "red circle",
         }
     ]

@@ -361,13 +361,16 @@ def _drawing(
 ) -> tuple[Any, Callable[[], list[Artifact]]]:
     """The sampler's options for a batch of a size, and what draws it."""
     # Conditions are repeated in turn, so that every batch size draws the same mixture.
-    prompts = [request.prompts[i % len(request.prompts)] for i in range(size)] if request.prompts else ()
-    classes = [request.classes[i % len(request.classes)] for i in range(size)] if request.classes else ()
+    repeated: dict[str, Any] = {
+        name: [given[i % len(given)] for i in range(size)]
+        for name, shared in (("prompts", 0), ("classes", 0), ("negatives", 1), ("part_prompts", 1))
+        # One negative prompt, or one sequence of part prompts, is for all samples as it is.
+        if len(given := getattr(request, name)) > shared
+    }
     wanted = replace(
         request,
-        prompts=prompts,
-        classes=classes,
-        num=1 if prompts or classes else size,
+        **repeated,
+        num=1 if request.prompts or request.classes else size,
         options={**request.options, **options},
     )
     items, built = loaded.plan(wanted), loaded.options(wanted)

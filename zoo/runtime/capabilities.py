@@ -114,6 +114,62 @@ class Denoiser(Protocol):
 
 
 @runtime_checkable
+class LayeredDenoiser(Protocol):
+    """`layered-denoiser`: predicts the clean layers of pictures, all of a picture's layers together.
+
+    The state is one tensor [pictures, layers, c, h, w], background first; a layer's channels are its picture,
+    then its mask. Layers share the time. Pictures of different numbers of layers stand in one state, where
+    layers that a picture does not have are ignored.
+    """
+
+    @property
+    def prediction(self) -> Prediction:
+        """What `predict` returns; see `Denoiser`."""
+        ...
+
+    @property
+    def picture_channels(self) -> int:
+        """How many of a layer's channels are its picture."""
+        ...
+
+    @property
+    def picture_size(self) -> int:
+        """Side of the finished layers in pixels."""
+        ...
+
+    def level(self, size: tuple[int, int] | None = None) -> Level:
+        """Shape, noise schedule and signal scale of one layer; see `Denoiser.levels`."""
+        ...
+
+    def condition(
+        self, batch: Batch, components: Mapping[str, Any], guided: bool, exchange: bool = True
+    ) -> Any:
+        """What `predict` needs to know of a batch, whose part prompts are the layers'; see `Denoiser`.
+
+        exchange: False computes every layer as if there were no others.
+        """
+        ...
+
+    def predict(self, x: State, time: Tensor, condition: Any) -> State:
+        """The raw output for all layers; see `Denoiser`."""
+        ...
+
+    def masks(self, clean: Tensor) -> Tensor:
+        """The masks of clean layers, [pictures, layers, 1, h, w] in [0, 1]."""
+        ...
+
+    def decode(self, clean: Tensor, components: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        """Clean layers as pictures [pictures, layers, 3, H, W] in [-1, 1] over the neutral colour 0, and
+        masks [pictures, layers, H, W] in [0, 1].
+        """
+        ...
+
+    def encode(self, pictures: Tensor, masks: Tensor, components: Mapping[str, Any]) -> Tensor:
+        """The inverse of `decode`, as far as it has one."""
+        ...
+
+
+@runtime_checkable
 class ReadsFiles(Protocol):
     """`reads-files`: a component that needs files without tensors, such as the table of a tokenizer."""
 
@@ -138,6 +194,7 @@ CAPABILITIES: dict[str, type] = {
     "likelihood": Likelihood,
     "autoregressive-flow": AutoregressiveFlow,
     "denoiser": Denoiser,
+    "layered-denoiser": LayeredDenoiser,
     "memory-estimate": MemoryEstimate,
     "text-encoder": TextEncoder,
     "reads-files": ReadsFiles,

@@ -30,7 +30,14 @@ from zoo.runtime.loading import (
     read_tensors,
 )
 from zoo.runtime.memory import MemoryNeed, PartNeed
-from zoo.runtime.prepare import class_count, find_sampler, planned, sampler_failed, sampler_options
+from zoo.runtime.prepare import (
+    check_kind,
+    class_count,
+    find_sampler,
+    planned,
+    sampler_failed,
+    sampler_options,
+)
 from zoo.runtime.sampling import Batch, Item, OnStep, Plan, Unwatched, batches
 from zoo.runtime.texts import MOST_TEXTS
 from zoo.runtime.threads import cpu_threads, suitable_threads
@@ -96,7 +103,7 @@ class LoadedModel:
 
     def plan(self, request: Request) -> Plan:
         """Every sample that a request asks for; raises `InvalidInput` before anything is computed."""
-        return planned(self.card, self.variant, request)
+        return planned(self.card, self.variant, self.sampler(request.sampler), request)
 
     def batch_size(self, request: Request) -> int:
         """How many samples of a request are drawn at once; raises `DoesNotFit` when one is too many."""
@@ -120,7 +127,7 @@ class LoadedModel:
         )
 
     def expect(self, texts: Iterable[str]) -> None:
-        """Prompts that will be asked for later, so that the text encoder is loaded once for all of them."""
+        """Texts that will be asked for later, so that the text encoder is loaded once for all of them."""
         if isinstance(self.components, Components):
             self.components.expect(texts)
 
@@ -185,12 +192,12 @@ class LoadedModel:
             pass
 
     def _expect_texts(self, items: Plan, batch: Batch) -> None:
-        """Tell of the prompts of this batch and the next ones."""
+        """Tell of the texts of this batch and the next ones."""
         if not isinstance(self.components, Components) or not self.components.reads_texts:
             return
         first = batch.items[0].index
         coming = items[first : first + max(len(batch), MOST_TEXTS)]
-        self.expect(text for item in coming for text in (item.prompt, item.negative) if text is not None)
+        self.expect(text for item in coming for text in item.texts)
 
     def _draw_halving(
         self, batch: Batch, options: Any, request: Request, on_step: OnStep
@@ -215,6 +222,7 @@ class LoadedModel:
         self, batch: Batch, options: Any, request: Request, on_step: OnStep
     ) -> list[Artifact]:
         drawn = self.draw(batch, options, batch.noise(), on_step, request.sampler)
+        check_kind(self.sampler(request.sampler), drawn)
         made = (self._provenance(item, options, request) for item in batch.items)
         return [
             dataclasses.replace(artifact, provenance=provenance)  # type: ignore[type-var]
@@ -229,6 +237,7 @@ class LoadedModel:
             revision=None,
             prompt=item.prompt,
             negative=item.negative,
+            part_prompts=item.part_prompts,
             class_name=self.variant.classes[item.class_id] if named and item.class_id is not None else None,
             class_id=item.class_id,
             seed=item.seed,
@@ -336,6 +345,6 @@ def sample(
     from zoo.defaults import default_reference
 
     prompts = () if prompt is None else prompt
-    reference = reference or default_reference(text=bool(prompts))
+    reference = reference or default_reference(bool(prompts), bool(request.get("part_prompts")))
     loaded = load(reference, device, dtype, weights, request.get("sampler"))
     return list(loaded.sample(Request(prompts=prompts, **request)))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zoo.cards import Card, Variant
 from zoo.errors import InvalidInput, PluginError
+from zoo.io.kinds import artifact_class
 from zoo.io.request import Request
 from zoo.plugins import describe
 from zoo.registry import Architecture, Sampler, resolve
@@ -15,18 +16,22 @@ from zoo.runtime.components import check_components
 from zoo.runtime.options import build_options
 from zoo.runtime.sampling import Plan, plan
 from zoo.session import Session
-from zoo.shapes.prompts import caption_of
+from zoo.shapes.prompts import caption_of, part_of, parts_of
+
+if TYPE_CHECKING:
+    from zoo.io.artifacts import Artifact
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A request that the variant can answer. Nothing is loaded yet."""
+    """A request that the variant can answer, and what class its artifacts have. Nothing is loaded yet."""
 
     card: Card
     variant: Variant
     sampler: Sampler
     options: Any
     items: Plan
+    makes: type[Artifact]
 
     @property
     def reference(self) -> str:
@@ -43,9 +48,9 @@ def prepare(session: Session, reference: str, request: Request) -> Prepared:
     architecture = session.architecture(card, variant)
     sampler = find_sampler(session, card, variant, architecture, request.sampler)
     options = sampler_options(sampler, variant, request)
-    items = planned(card, variant, request)
+    items = planned(card, variant, sampler, request)
     check_components(session, card, variant)
-    return Prepared(card, variant, sampler, options, items)
+    return Prepared(card, variant, sampler, options, items, artifact_class(sampler.makes))
 
 
 def find_sampler(
@@ -85,16 +90,45 @@ def sampler_failed(sampler: Sampler, error: Exception) -> PluginError:
     )
 
 
+def check_kind(sampler: Sampler, artifacts: Iterable[Artifact]) -> None:
+    """Raise `PluginError` unless a sampler made what it says that it makes."""
+    expected = artifact_class(sampler.makes)
+    wrong = next((artifact for artifact in artifacts if not isinstance(artifact, expected)), None)
+    if wrong is not None:
+        raise PluginError(
+            f"sampler '{sampler.name}' of plugin '{sampler.owner}' made a {type(wrong).__name__}, and it is "
+            f'registered with makes="{sampler.makes}"'
+        )
+
+
 def class_count(variant: Variant) -> int:
     """Number of classes; 0 for a model without."""
     return int(variant.config.get("num_classes", 0)) or len(variant.classes)
 
 
-def planned(card: Card, variant: Variant, request: Request) -> Plan:
-    """Every sample that a request asks for; raises `InvalidInput` for a condition the model does not know."""
-    takes_text = "text-to-image" in card.tasks
-    items = plan(request, variant.classes, class_count(variant), takes_text)
-    if variant.captions == "shapes":
+def takes_text(card: Card) -> bool:
+    """Whether a model is conditioned on text: any of its tasks is text to something."""
+    return any(task.startswith("text-to-") for task in card.tasks)
+
+
+def planned(card: Card, variant: Variant, sampler: Sampler, request: Request) -> Plan:
+    """Every sample that a request asks of a sampler.
+
+    Raises `InvalidInput` for a condition that the model does not know, and for part prompts that the sampler
+    does not read. A model of the shapes world whose sampler reads part prompts gets those of the prompt where
+    the request gives none.
+    """
+    of_shapes = variant.captions == "shapes"
+    derive = parts_of if of_shapes and sampler.part_prompts else None
+    items = plan(request, variant.classes, class_count(variant), takes_text(card), derive_parts=derive)
+    if request.part_prompts and not sampler.part_prompts:
+        raise InvalidInput(
+            f"sampler '{sampler.name}' reads no part prompts",
+            "Leave out --layer-prompt, or choose a model that reads a prompt for each part.",
+        )
+    if of_shapes:
         for text in dict.fromkeys([*request.prompts, *request.negatives]):
             caption_of(text)
+        for text in dict.fromkeys(text for texts in request.part_prompts for text in texts):
+            part_of(text)
     return items

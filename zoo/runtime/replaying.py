@@ -64,7 +64,10 @@ def _continues(group: list[Provenance], next_one: Provenance) -> bool:
 def _kind(provenance: Provenance) -> str:
     if provenance.prompt is not None:
         return "prompt"
-    return "class" if provenance.class_id is not None else "none"
+    if provenance.class_id is not None:
+        return "class"
+    # Part prompts alone go with the empty prompt.
+    return "prompt" if provenance.part_prompts else "none"
 
 
 def _request(group: list[Provenance], changes: Changes, shift: int, batch_size: int | None) -> Request:
@@ -77,6 +80,7 @@ def _request(group: list[Provenance], changes: Changes, shift: int, batch_size: 
         prompts=[p.prompt or "" for p in group] if kind == "prompt" else (),
         classes=[p.class_id for p in group if p.class_id is not None] if kind == "class" else (),
         negatives=[p.negative for p in group if p.negative is not None],
+        part_prompts=() if kind == "none" else [p.part_prompts for p in group],
         num=len(group) if kind == "none" else 1,
         size=first.size,
         seed=first.seed + shift,

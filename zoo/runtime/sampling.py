@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
 import torch
@@ -62,13 +62,22 @@ class SampleFunction(Protocol):
 
 @dataclass(frozen=True)
 class Item:
-    """One sample to draw: `index` within the request, its own seed, what it shows and what it avoids."""
+    """One sample to draw: `index` within the request, its own seed, what it shows and what it avoids.
+
+    `part_prompts` say what each of its parts shows, such as the layers from back to front.
+    """
 
     index: int
     seed: int
     prompt: str | None = None
     class_id: int | None = None
     negative: str | None = None
+    part_prompts: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """Every text that a text encoder may be asked to read for it."""
+        return tuple(text for text in (self.prompt, self.negative, *self.part_prompts) if text is not None)
 
 
 @dataclass(frozen=True)
@@ -93,6 +102,11 @@ class Batch:
         return tuple(item.negative for item in self.items)
 
     @property
+    def part_prompts(self) -> tuple[tuple[str, ...], ...]:
+        """Each sample's part prompts; empty where it has none."""
+        return tuple(item.part_prompts for item in self.items)
+
+    @property
     def labels(self) -> Tensor | None:
         """Class ids [n], -1 for "no class"; None where no sample has one."""
         ids = [item.class_id for item in self.items]
@@ -105,12 +119,19 @@ class Batch:
         return Noise([item.seed for item in self.items])
 
 
+@dataclass(frozen=True)
+class Condition:
+    """What the samples of one prompt or class have in common."""
+
+    prompt: str | None = None
+    class_id: int | None = None
+    part_prompts: tuple[str, ...] = ()
+
+
 class Plan(Sequence[Item]):
     """Every sample of a request. Items are made when asked for: a plan of millions takes no memory."""
 
-    def __init__(
-        self, request: Request, conditions: Sequence[tuple[str | None, int | None]], class_count: int
-    ) -> None:
+    def __init__(self, request: Request, conditions: Sequence[Condition], class_count: int) -> None:
         self._request = request
         self._conditions = tuple(conditions)
         self._class_count = class_count
@@ -128,35 +149,63 @@ class Plan(Sequence[Item]):
         return self._item(range(len(self))[index])
 
     def _item(self, index: int) -> Item:
-        prompt, label = self._conditions[index // self._request.num]
-        seed = self._request.seed_of(index)
+        condition = self._conditions[index // self._request.num]
+        label, seed = condition.class_id, self._request.seed_of(index)
         if self._class_count and label is None:
             label = int(Noise([seed]).uniform("class", (1,)).item() * self._class_count)
-        return Item(index, seed, prompt, label, self._request.negative_of(index))
+        negative = self._request.negative_of(index)
+        return Item(index, seed, condition.prompt, label, negative, condition.part_prompts)
 
 
-def plan(request: Request, classes: Sequence[str], class_count: int, takes_text: bool) -> Plan:
+def plan(
+    request: Request,
+    classes: Sequence[str],
+    class_count: int,
+    takes_text: bool,
+    *,
+    derive_parts: Callable[[str], tuple[str, ...]] | None = None,
+) -> Plan:
     """Every sample of a request, with its seed and condition.
 
-    `class_count` is 0 for a model without classes. Raises `InvalidInput` for a prompt or class that the model
-    does not know, and for a negative prompt where it takes no text.
+    `class_count` is 0 for a model without classes. `derive_parts` gives the part prompts of a prompt that has
+    none of its own. Part prompts without a prompt or class go with the empty prompt. Raises `InvalidInput`
+    for a prompt or class that the model does not know, and for negative and part prompts where it takes no
+    text.
     """
     if request.negatives and not takes_text:
-        raise InvalidInput(
-            "this model takes no negative prompt: it is conditioned on "
-            + ("classes, not on text" if class_count else "nothing"),
-            "Leave out --negative.",
-        )
-    return Plan(request, _conditions(request, classes, class_count, takes_text), class_count)
+        raise _no_text("negative prompt", class_count, "Leave out --negative.")
+    if request.part_prompts and not takes_text:
+        raise _no_text("part prompts", class_count, "Leave out --layer-prompt.")
+    conditions = [
+        _with_parts(condition, request.parts_of(number * request.num), derive_parts)
+        for number, condition in enumerate(_conditions(request, classes, class_count, takes_text))
+    ]
+    return Plan(request, conditions, class_count)
+
+
+def _no_text(what: str, class_count: int, hint: str) -> InvalidInput:
+    reads = "classes, not on text" if class_count else "nothing"
+    return InvalidInput(f"this model takes no {what}: it is conditioned on {reads}", hint)
+
+
+def _with_parts(
+    condition: Condition, given: tuple[str, ...], derive: Callable[[str], tuple[str, ...]] | None
+) -> Condition:
+    if given:
+        alone = condition.prompt is None and condition.class_id is None
+        return replace(condition, part_prompts=given, prompt="" if alone else condition.prompt)
+    if derive is not None and condition.prompt is not None:
+        return replace(condition, part_prompts=derive(condition.prompt))
+    return condition
 
 
 def _conditions(
     request: Request, classes: Sequence[str], class_count: int, takes_text: bool
-) -> list[tuple[str | None, int | None]]:
+) -> list[Condition]:
     if request.classes:
         if not class_count:
             raise InvalidInput("this model has no classes", "Leave out --class.")
-        return [(None, class_id(value, classes, class_count)) for value in request.classes]
+        return [Condition(class_id=class_id(value, classes, class_count)) for value in request.classes]
     if request.prompts and not takes_text:
         if not class_count:
             raise InvalidInput("this model is unconditional: it takes no prompt", "Leave out --prompt.")
@@ -165,8 +214,8 @@ def _conditions(
                 f"the classes of this model have no names: a prompt cannot name one of its {class_count}",
                 f"Use --class with a number from 0 to {class_count - 1}.",
             )
-        return [(prompt, class_of_prompt(prompt, classes)) for prompt in request.prompts]
-    return [(prompt, None) for prompt in request.prompts] or [(None, None)]
+        return [Condition(prompt, class_of_prompt(prompt, classes)) for prompt in request.prompts]
+    return [Condition(prompt) for prompt in request.prompts] or [Condition()]
 
 
 def batches(items: Sequence[Item], size: int, request: Request) -> Iterator[Batch]:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.errors import ExitCode, InvalidInput
+from zoo_cli.as_made import as_made, named, tell_differences
 from zoo_cli.output import Output, output_options
 from zoo_cli.running import (
     Seed,
@@ -19,12 +20,15 @@ from zoo_cli.running import (
     device_options,
     load_model,
     options_option,
+    picture_of,
     sampling_progress,
     show_warnings,
 )
 
 if TYPE_CHECKING:
-    from zoo.io.artifacts import Image
+    from torch import Tensor
+
+    from zoo.io.artifacts import Artifact, Image, Provenance
     from zoo.runtime.model import LoadedModel
     from zoo.runtime.replaying import Replay
     from zoo.session import Session
@@ -52,6 +56,7 @@ def command(files: tuple[str, ...], out: Output, **given: Any) -> int:
 
     On the same machine the picture is the same to the pixel. A contact sheet is repeated as a whole. With
     --check nothing is written: the exit code is 1 when a picture differs by more than one of 255 grey levels.
+    What is no picture is repeated in its own format, and compared by the picture that shows it.
 
     \b
     zoo replay red-circle.png --check
@@ -67,13 +72,15 @@ def command(files: tuple[str, ...], out: Output, **given: Any) -> int:
     from zoo.session import Session
 
     session = Session()
-    originals = [_read(session, Path(name), changes, given["batch_size"]) for name in files]
+    originals = [_read(session, named(Path(name)), changes, given["batch_size"]) for name in files]
     targets = [None if given["check"] else _target(o, given, len(originals)) for o in originals]
     runner = _Runner(session, out, given)
     results = []
     for original, target in zip(originals, targets, strict=True):
-        picture = runner.repeat(original)
-        result = _compare(original, picture) if target is None else _write(original, picture, target)
+        if target is None:
+            result = _compare(original, _stored(original), runner.repeat(original))
+        else:
+            result = _write(original, runner.repeat(original), target)
         results.append(result)
         out.line(result["line"])
     show_warnings(session, out)
@@ -82,46 +89,63 @@ def command(files: tuple[str, ...], out: Output, **given: Any) -> int:
 
 @dataclass(frozen=True)
 class Original:
-    """A file to repeat, and the requests that do it."""
+    """A file or a folder to repeat, and the requests that do it.
+
+    `makes` is the class of what lies there: a picture where it is a contact sheet.
+    """
 
     path: Path
     parts: tuple[Replay, ...]
     grid: bool
-
-    @property
-    def samples(self) -> int:
-        """How many samples it shows."""
-        return sum(len(part.made) for part in self.parts)
+    makes: type[Artifact]
 
 
 def _read(session: Session, path: Path, changes: Any, batch_size: int | None) -> Original:
-    from zoo.io.metadata import read_provenance, read_provenances
+    from zoo.io.artifacts import Image
     from zoo.runtime.prepare import prepare
     from zoo.runtime.replaying import replays
 
-    provenances = read_provenances(path)
+    provenances, grid = _provenances(session, path)
     parts = tuple(replays(provenances, changes, batch_size))
-    for part in parts:
-        prepare(session, part.first.reference, part.request)
-    grid = len(provenances) > 1
-    if not grid:
-        try:
-            read_provenance(path)
-        except InvalidInput:
-            # A contact sheet of one.
-            grid = True
-    return Original(path, parts, grid)
+    made = [prepare(session, part.first.reference, part.request).makes for part in parts]
+    return Original(path, parts, grid, Image if grid else made[0])
+
+
+def _provenances(session: Session, path: Path) -> tuple[list[Provenance], bool]:
+    """How the samples that lie at `path` were made, and whether it is a contact sheet of them."""
+    from zoo.io.metadata import read_provenance, read_provenances
+    from zoo.io.reading import read_unknown
+
+    try:
+        provenances = read_provenances(path)
+    except InvalidInput:
+        if not path.exists():
+            raise
+        # It may be of a kind that only the plugin knows that makes it.
+        session.plugins.load_all()
+        artifact = read_unknown(path, [sampler.makes for sampler in session.registry.samplers])
+        if artifact is None or artifact.provenance is None:
+            raise
+        return [artifact.provenance], False
+    if len(provenances) > 1:
+        return provenances, True
+    try:
+        read_provenance(path)
+    except InvalidInput:
+        # A contact sheet of one.
+        return provenances, True
+    return provenances, False
 
 
 def _target(original: Original, given: dict[str, Any], files: int) -> Destination:
-    from zoo.io.writers import format_name
+    from zoo.io.reading import format_of
     from zoo_cli.destination import destination
 
     place = given["place"] or f"{original.path.parent}/"
-    target = destination(place, None, pictures=files, overwrite=given["overwrite"])
+    target = destination(place, None, pictures=files, makes=original.makes, overwrite=given["overwrite"])
     if target.file is not None:
         return target
-    return dataclasses.replace(target, format=format_name("", _encoding(original.path)))
+    return dataclasses.replace(target, format=format_of(original.path, original.makes))
 
 
 class _Runner:
@@ -133,67 +157,33 @@ class _Runner:
         self._given = given
         self._loaded: dict[tuple[str, ...], LoadedModel] = {}
 
-    def repeat(self, original: Original) -> Image:
-        """The picture of a file, drawn again."""
-        images = [image for part in original.parts for image in self._draw(part)]
-        return _sheet(original, images) if original.grid else images[0]
+    def repeat(self, original: Original) -> Artifact:
+        """What lies in a file, drawn again."""
+        drawn = (artifact for part in original.parts for artifact in self._draw(part))
+        if original.grid:
+            return _sheet(original, list(map(picture_of, drawn)))
+        (artifact,) = drawn
+        return artifact
 
-    def _draw(self, part: Replay) -> Iterator[Image]:
-        from zoo.io.artifacts import Image
-
+    def _draw(self, part: Replay) -> Iterator[Artifact]:
         loaded = self._model(part)
-        self._warn(part, loaded)
+        tell_differences(part.first, loaded, self._out)
         total = part.request.total
         title = f"replay {loaded.reference}"
         with sampling_progress(self._out, title, total, loaded.batch_size(part.request)) as progress:
             for index, artifact in enumerate(loaded.sample(part.request, progress.on_step)):
-                if not isinstance(artifact, Image):
-                    raise InvalidInput(f"replay works on images, and this sampler made: {artifact.kind}")
                 progress.finished(index + 1)
                 yield artifact
 
     def _model(self, part: Replay) -> LoadedModel:
         made = part.first
-        device = self._given["device"] or self._same_device(made.device)
-        dtype = self._given["dtype"] or made.dtype
-        weights = self._given["weights"] or _own_weights(made.weights)
-        key = (made.reference, str(device), dtype, str(weights))
+        given = as_made(made, self._given, self._out)
+        key = (made.reference, *(str(given[name]) for name in ("device", "dtype", "weights")))
         if key not in self._loaded:
             # One at a time: the pictures of several models may be replayed, but not all models held.
             self._loaded.clear()
-            given = {**self._given, "device": device, "dtype": dtype, "weights": weights}
             self._loaded[key], _ = load_model(self._session, made.reference, self._out, given, made.sampler)
         return self._loaded[key]
-
-    def _same_device(self, name: str) -> str | None:
-        from zoo.runtime.devices import checked_device
-
-        try:
-            checked_device(name)
-        except InvalidInput:
-            self._out.warning(
-                f"the picture was made on {name}, which is not here: small differences are normal"
-            )
-            return None
-        return name
-
-    def _warn(self, part: Replay, loaded: LoadedModel) -> None:
-        from zoo.version import __version__
-
-        made = part.first
-        if made.zoo_version != __version__:
-            self._out.warning(f"the picture was made by zoo {made.zoo_version}, this is {__version__}")
-        if made.weights is not None and made.weights != loaded.weights:
-            self._out.warning(
-                f"the picture was made with the weights {made.weights}, these are {loaded.weights}"
-            )
-
-
-def _own_weights(weights: str | None) -> str | None:
-    """The weights file that was given by hand, where it is still there."""
-    if weights is None or weights.startswith("sha256:") or not Path(weights).is_file():
-        return None
-    return weights
 
 
 def _sheet(original: Original, images: Sequence[Image]) -> Image:
@@ -206,28 +196,36 @@ def _sheet(original: Original, images: Sequence[Image]) -> Image:
     return grid(images, columns=columns if columns and not rest else None, gap=gap)
 
 
-def _write(original: Original, picture: Image, target: Destination) -> dict[str, Any]:
-    from zoo.io.names import fresh_path
-
+def _write(original: Original, artifact: Artifact, target: Destination) -> dict[str, Any]:
     made = original.parts[0]
-    if target.file is not None:
-        path = target.file
-    else:
-        name = f"{original.path.stem}-replay{_encoding(original.path)}"
-        path = target.folder / name if target.overwrite else fresh_path(target.folder, name)
-    saved = picture.save(path, format=target.format, overwrite=target.overwrite)
-    entry = {"source": str(original.path), "path": str(saved), "kind": picture.kind, "line": str(saved)}
-    condition = {"prompt": made.first.prompt, "class": made.first.class_name or made.first.class_id}
+    stem = original.path.name if original.path.is_dir() else original.path.stem
+    path = target.place_for(f"{stem}-replay{original.makes.formats[target.format][0]}")
+    saved = artifact.save(path, format=target.format, overwrite=target.overwrite)
+    entry = {"source": str(original.path), "path": str(saved), "kind": artifact.kind, "line": str(saved)}
+    condition = {
+        "prompt": made.first.prompt,
+        "part_prompts": list(made.first.part_prompts),
+        "class": made.first.class_name or made.first.class_id,
+    }
     return {**entry, "reference": made.first.reference, "seed": made.request.seed, **condition}
 
 
-def _compare(original: Original, picture: Image) -> dict[str, Any]:
-    """The largest difference to the file's picture in grey levels, after the file's own encoding."""
-    from zoo.io.images import read_image
+def _stored(original: Original) -> Tensor:
+    """The picture that shows what lies in a file, [c, h, w] in [0, 1]."""
+    from zoo.io.reading import read_artifact
 
-    there = read_image(original.path)
+    return picture_of(read_artifact(original.path, original.makes)).pixels
+
+
+def _compare(original: Original, there: Tensor, artifact: Artifact) -> dict[str, Any]:
+    """The largest difference to the file's picture in grey levels, after the file's own encoding."""
+    from zoo.io.reading import format_of, read_artifact
+
+    format = format_of(original.path, original.makes)
     with tempfile.TemporaryDirectory() as folder:
-        again = read_image(picture.save(Path(folder, f"picture{_encoding(original.path)}"), metadata=False))
+        path = Path(folder, f"again{original.makes.formats[format][0]}")
+        saved = artifact.save(path, format=format, metadata=False)
+        again = picture_of(read_artifact(saved, original.makes)).pixels
     entry = {"source": str(original.path), "reference": original.parts[0].first.reference}
     if there.shape != again.shape:
         sizes = [f"{t.shape[2]}x{t.shape[1]}" for t in (there, again)]
@@ -242,14 +240,6 @@ def _compare(original: Original, picture: Image) -> dict[str, Any]:
         else f"{'same' if same else 'different'}: at most {most} of 255, in {share:.1%} of values"
     )
     return {**entry, "same": same, "max_difference": most, "line": f"{original.path}: {verdict}"}
-
-
-def _encoding(path: Path) -> str:
-    """The suffix of what is in the file, whatever its name says."""
-    import PIL.Image
-
-    with PIL.Image.open(path) as picture:
-        return {"PNG": ".png", "WEBP": ".webp", "JPEG": ".jpg"}[str(picture.format)]
 
 
 def _report(results: list[dict[str, Any]], out: Output, checked: bool) -> int:

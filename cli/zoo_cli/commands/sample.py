@@ -22,6 +22,8 @@ from zoo_cli.running import (
     device_options,
     load_model,
     negative_option,
+    part_prompt_option,
+    picture_of,
     sampler_options,
     sampling_progress,
     show_warnings,
@@ -29,7 +31,15 @@ from zoo_cli.running import (
     uninterrupted,
     where,
 )
-from zoo_cli.sample_report import class_of, condition, decoding_entry, item_condition, keep_decodings, samples
+from zoo_cli.sample_report import (
+    class_of,
+    condition,
+    decoding_entry,
+    item_condition,
+    keep_decodings,
+    samples,
+    tell_parts,
+)
 
 if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact, Image
@@ -45,6 +55,7 @@ if TYPE_CHECKING:
 @reference_argument(required=False)
 @condition_options
 @negative_option
+@part_prompt_option
 @click.option(
     "--prompts",
     "prompts_file",
@@ -62,11 +73,11 @@ if TYPE_CHECKING:
 @sampler_options
 @batch_option
 @click.option(
-    "-o", "--out", "place", metavar="PATH", help="A file for one picture (by its suffix), else a folder."
+    "-o", "--out", "place", metavar="PATH", help="A file for one sample (by its suffix), else a folder."
 )
-@click.option("--format", metavar="NAME", help="png, webp or jpeg.")
+@click.option("--format", metavar="NAME", help="png, webp or jpeg for pictures, else one of what is made.")
 @click.option(
-    "--grid", is_flag=True, help="Also write one contact sheet; with a file as --out, write only the sheet."
+    "--grid", is_flag=True, help="Also write one contact sheet; with a picture as --out, only the sheet."
 )
 @click.option(
     "--preview-every",
@@ -98,6 +109,7 @@ def command(reference: str | None, out: Output, **given: Any) -> int:
         prompts=given["prompts"],
         classes=given["classes"],
         negatives=() if given["negative"] is None else given["negative"],
+        part_prompts=given["part_prompts"],
         size=given["size"],
         num=given["num"],
         seed=given["seed"],
@@ -112,7 +124,8 @@ def command(reference: str | None, out: Output, **given: Any) -> int:
 
 def _check_together(given: dict[str, Any]) -> None:
     """Refuse options that do not go together."""
-    single = {"prompts": "--prompt", "classes": "--class", "grid": "--grid", "overwrite": "--overwrite"}
+    single = {"prompts": "--prompt", "classes": "--class", "part_prompts": "--layer-prompt"}
+    single |= {"grid": "--grid", "overwrite": "--overwrite"}
     wrong = next((option for name, option in single.items() if given[name]), None)
     if given["prompts_file"] and wrong:
         reason = {
@@ -131,8 +144,8 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
     from zoo.defaults import default_reference
     from zoo.session import Session
 
-    text = bool(request.prompts or request.negatives or given["prompts_file"])
-    session, name = Session(), reference or default_reference(text)
+    text = any(map(bool, (request.prompts, request.negatives, given["prompts_file"])))
+    session, name = Session(), reference or default_reference(text, bool(request.part_prompts))
     # A wrong name is told before torch is imported, which takes longer than everything else here.
     session.resolve(name)
     if given["prompts_file"]:
@@ -143,11 +156,12 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
     from zoo.runtime.prepare import prepare
     from zoo_cli.destination import destination
 
-    prepare(session, name, request)
+    prepared = prepare(session, name, request)
     target = destination(
         given["place"],
         given["format"],
         pictures=request.total,
+        makes=prepared.makes,
         grid=given["grid"],
         overwrite=given["overwrite"],
         metadata=not given["no_metadata"],
@@ -200,6 +214,7 @@ class Run:
         total, size = self.request.total, self.loaded.batch_size(self.request)
         threads = self.loaded.threads_for(size)
         self.out.detail(f"drawing {total} in batches of {size}; threads: {threads}")
+        tell_parts(self.loaded.plan(self.request)[:: self.request.num], self.out)
         previews = self._previews(self.preview_every) if self.preview_every else None
         with (
             sampling_progress(self.out, self.loaded.reference, total, size, previews) as progress,
@@ -236,9 +251,11 @@ class Run:
             if self.singles:
                 path = self.target.save(artifact, self.loaded.reference, condition(made), made.seed)
             if self.grid:
-                self.images.append(_image(artifact))
-            entry = {"path": None if path is None else str(path), "kind": artifact.kind, "seed": made.seed}
-            self.outputs.append({**entry, "prompt": made.prompt, "class": class_of(made)})
+                self.images.append(picture_of(artifact))
+            where_and_what = {"path": None if path is None else str(path), "kind": artifact.kind}
+            parts = list(made.part_prompts)
+            asked = {"prompt": made.prompt, "part_prompts": parts, "class": class_of(made)}
+            self.outputs.append({**where_and_what, "seed": made.seed, **asked})
         if path is not None:
             self._tell(path)
 
@@ -263,16 +280,6 @@ class Run:
         if self.out.mode != "json":
             print(path)
             sys.stdout.flush()
-
-
-def _image(artifact: Artifact) -> Image:
-    from zoo.io.artifacts import Image
-
-    if not isinstance(artifact, Image):
-        raise InvalidInput(
-            f"a contact sheet holds images, and this sampler made: {artifact.kind}", "Leave out --grid."
-        )
-    return artifact
 
 
 def _report(run: Run, need: MemoryNeed, seconds: float, load_seconds: float) -> int:
