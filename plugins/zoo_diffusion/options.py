@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from zoo.diffusion.spacing import Spacing
-from zoo.diffusion.thresholds import Threshold
+from zoo.diffusion.options import SamplingOptions
 
 
 @dataclass(frozen=True)
-class DiffusionOptions:
-    """What all diffusion samplers have."""
+class DiffusionOptions(SamplingOptions):
+    """What the samplers of pictures have."""
 
-    steps: int = 50  #: how many steps from noise to picture
-    guidance: float = 1.0  #: weight w: unconditional + w (conditional - unconditional); 1 is off
-    threshold: Threshold = "clip"  #: what keeps predicted pictures in range
-    spacing: Spacing = "auto"  #: where on the schedule the steps lie
     all_levels: bool = False  #: show the lower resolutions of a nested model beside the picture
-
-    def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"steps is {self.steps}, expected at least 1")
-        if not 0 <= self.guidance < float("inf"):
-            raise ValueError(f"guidance is {self.guidance}, expected a number of at least 0")
 
 
 @dataclass(frozen=True)

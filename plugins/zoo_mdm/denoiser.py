@@ -9,19 +9,13 @@ import torch
 from torch import Tensor
 
 from zoo.diffusion.levels import Level
-from zoo.diffusion.schedules import TableSchedule, cosine_capped, cosine_log_ratio, linear_betas
+from zoo.diffusion.schedules import TableSchedule, named_table
 from zoo.errors import InvalidInput
 from zoo_mdm.config import LevelConfig, NestedUNetConfig, UNetConfig
 from zoo_mdm.text import Condition
 
 if TYPE_CHECKING:
     from zoo.runtime.sampling import Batch
-
-_SCHEDULES = {
-    "cosine-capped": cosine_capped,
-    "linear-betas": linear_betas,
-    "cosine-log-ratio": cosine_log_ratio,
-}
 
 
 class MatryoshkaDenoiser:
@@ -39,7 +33,7 @@ class MatryoshkaDenoiser:
         side = self.config.image_size
         if size not in (None, (side, side)):
             raise InvalidInput(f"the model makes pictures of {side}x{side}", "Leave out --size.")
-        base = _SCHEDULES[self.config.schedule](self.config.training_steps)
+        base = named_table(self.config.schedule, self.config.training_steps)
         return tuple(self._level(config, base) for config in chain(self.config))
 
     def _level(self, config: LevelConfig, base: TableSchedule) -> Level:

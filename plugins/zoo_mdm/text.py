@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from zoo.nn.spatial_attention import KeysValues, split_heads
+from zoo.nn.spatial_attention import KeysValues
+from zoo.nn.text_layers import TextLayer
 from zoo_mdm.config import ATTENTION_HEADS, UNetConfig
 
 #: Keys and values for each attention layer of a stage.
@@ -50,7 +50,7 @@ class TextPathway(nn.Module):
         width = config.text_width
         self.mask_padding = config.mask_padding
         self.projection = nn.Linear(config.text_dim, width) if config.text_projection else None
-        self.layers = nn.ModuleList(TextLayer(width) for _ in range(config.text_layers))
+        self.layers = nn.ModuleList(TextLayer(width, ATTENTION_HEADS) for _ in range(config.text_layers))
         self.embedding = nn.Linear(width, config.embedding_dim, bias=False)
 
     def forward(
@@ -73,29 +73,6 @@ class TextPathway(nn.Module):
         weights = features.new_ones(features.shape[:2]) if counted is None else counted.to(features.dtype)
         pooled = (weights[:, :, None] * features).sum(dim=1) / weights.sum(dim=1, keepdim=True)
         return self.embedding(pooled), features, mask
-
-
-class TextLayer(nn.Module):
-    """A pre-norm transformer layer over the tokens of a text."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(width)
-        self.qkv = nn.Linear(width, 3 * width)
-        self.out = nn.Linear(width, width)
-        self.feedforward_norm = nn.LayerNorm(width)
-        self.up = nn.Linear(width, 4 * width)
-        self.down = nn.Linear(4 * width, width)
-        for linear in (self.out, self.down):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
-
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """[n, tokens, width] -> the same shape; mask bool [n, 1, 1, tokens], None attends to everything."""
-        queries, keys, values = split_heads(self.qkv(self.norm(x)), 3, ATTENTION_HEADS)
-        attended = F.scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-        x = x + self.out(attended.transpose(1, 2).flatten(2))
-        return x + self.down(F.gelu(self.up(self.feedforward_norm(x))))
 
 
 def first_rows(layers: LevelText, rows: int) -> LevelText:

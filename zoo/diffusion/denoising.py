@@ -33,6 +33,7 @@ class Denoising:
 
     guidance: weight of classifier-free guidance on the raw prediction; other than 1 it takes a condition
         with 2n rows, the unconditional ones first, and runs both halves in one batch.
+    doubled: the condition has 2n rows with a guidance of 1 as well, for those who ask for `branches`.
     rule: the threshold on predicted clean data.
     dtype: number format that the network computes in; the state itself stays float32.
     """
@@ -48,10 +49,12 @@ class Denoising:
         rule: Threshold = "none",
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
+        doubled: bool = False,
     ) -> None:
         self._model, self._condition = model, condition
         self._guidance, self._rule, self._count = guidance, rule, count
-        rows = count if guidance == 1.0 else 2 * count
+        self._doubled = doubled or guidance != 1.0
+        rows = 2 * count if self._doubled else count
         told = torch.tensor(path.network_times, dtype=torch.float32, device=device)
         self._times = told[:, None].repeat(1, rows)
         self._scales = [level.signal_scale for level in levels]
@@ -65,14 +68,17 @@ class Denoising:
 
     def predicted(self, x: State, point: int) -> State:
         """The network's prediction at a point after guidance, in float32."""
+        raw = self.branches(x, point)
+        return tuple(guided(value, self._guidance) for value in raw) if self._doubled else raw
+
+    def branches(self, x: State, point: int) -> State:
+        """The network's prediction before guidance, in float32: the unconditional rows, then the others."""
         for buffer, value in zip(self._inputs, x, strict=True):
             buffer[: self._count].copy_(value)
-            if self._guidance != 1.0:
+            if self._doubled:
                 buffer[self._count :].copy_(value)
         raw = self._model.predict(self._inputs, self._times[point], self._condition)
-        if self._guidance == 1.0:
-            return tuple(value.float() for value in raw)
-        return tuple(guided(value.float(), self._guidance) for value in raw)
+        return tuple(value.float() for value in raw)
 
     def clean(self, x: State, predicted: State, point: int) -> State:
         """Clean data after the threshold, from a guided prediction at a point."""

@@ -8,12 +8,16 @@ the meta device has them whole.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Protocol, Self
+from typing import Literal, Protocol, Self
 
 import torch
 from torch import Tensor
+
+#: Tables that a card can name.
+TableName = Literal["cosine-capped", "linear-betas", "scaled-linear-betas", "cosine-log-ratio"]
 
 
 class Schedule(Protocol):
@@ -65,7 +69,7 @@ class TableSchedule:
 
     gammas: float32 [n + 1] on the CPU, decreasing, gammas[0] = 1. Between two entries log(alpha / sigma) is
     linear in t; below 1, where that would be infinite, gamma is. The network is told t - 1, the index that
-    training draws. Make one with `cosine_capped`, `linear_betas` or `cosine_log_ratio`.
+    training draws. Make one with `named_table`, or `cosine_capped` and its neighbours.
     """
 
     gammas: Tensor
@@ -239,11 +243,22 @@ def linear_betas(steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -
     return table_of_betas(torch.linspace(beta_start, beta_end, steps, dtype=torch.float64, device="cpu"))
 
 
+def scaled_linear_betas(steps: int, beta_start: float = 0.00085, beta_end: float = 0.012) -> TableSchedule:
+    """Betas whose square roots lie on a line: latent diffusion's (arXiv 2112.10752), with SD's numbers."""
+    roots = torch.linspace(beta_start**0.5, beta_end**0.5, steps, dtype=torch.float64, device="cpu")
+    return table_of_betas(roots.square())
+
+
 def cosine_log_ratio(steps: int, log_snr_min: float = -5.0, log_snr_max: float = 5.0) -> TableSchedule:
     """The cosine schedule between two log signal-to-noise ratios (arXiv 2202.00512); MDM's "COSINE"."""
     last, first = (math.atan(math.exp(-0.5 * value)) for value in (log_snr_min, log_snr_max))
     angles = first + (last - first) * torch.linspace(0.0, 1.0, steps, dtype=torch.float64, device="cpu")
     return _table(angles.cos().square())
+
+
+def named_table(name: TableName, steps: int) -> TableSchedule:
+    """The table of this name, with its usual numbers, for so many training times."""
+    return _TABLES[name](steps)
 
 
 def table_of_betas(betas: Tensor) -> TableSchedule:
@@ -255,6 +270,14 @@ def _table(gammas: Tensor) -> TableSchedule:
     clean = torch.ones(1, dtype=torch.float64, device="cpu")
     # Networks are trained with the table rounded to float32: sampling has to use the same numbers.
     return TableSchedule(torch.cat([clean, gammas]).float())
+
+
+_TABLES: Mapping[TableName, Callable[[int], TableSchedule]] = {
+    "cosine-capped": cosine_capped,
+    "linear-betas": linear_betas,
+    "scaled-linear-betas": scaled_linear_betas,
+    "cosine-log-ratio": cosine_log_ratio,
+}
 
 
 def _positive(factor: float) -> float:

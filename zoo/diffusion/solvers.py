@@ -18,8 +18,9 @@ the predicted clean data.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from torch import Tensor
@@ -155,6 +156,17 @@ def dpm_multistep(
         )
         on_step(step + 1, path.steps, Preview(history[0], x))
     return x
+
+
+#: Every solver by the name that users call it by.
+SOLVERS: Mapping[str, Solver] = {
+    "ddpm": ddpm,
+    "ddim": ddim,
+    "euler": euler,
+    "heun": heun,
+    "dpm++": partial(dpm_multistep, order=2),
+    "dpm++3m": partial(dpm_multistep, order=3),
+}
 
 
 def combined(*terms: tuple[float, Tensor]) -> Tensor:

@@ -23,6 +23,18 @@ def sinusoids(values: Tensor, width: int, max_period: float = 10000.0) -> Tensor
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def grid_sinusoids(rows: int, columns: int, width: int) -> Tensor:
+    """`sinusoids` of the row, then of the column, of every place of a grid: float32 [rows * columns, width].
+
+    Places run left to right, top to bottom. The slowest turn by about a quarter over the longer side.
+    """
+    if width % 4:
+        raise ValueError(f"width is {width}, expected a multiple of 4")
+    period = 4.0 * max(rows, columns) / (2.0 * math.pi)
+    of_rows, of_columns = (sinusoids(torch.arange(n), width // 2, period) for n in (rows, columns))
+    return torch.cat([of_rows.repeat_interleave(columns, 0), of_columns.repeat(rows, 1)], dim=1)
+
+
 class EmbeddingMLP(nn.Module):
     """Linear, SiLU, linear: from features of a number to a vector that conditions a network."""
 
