@@ -162,6 +162,8 @@ def test_parameter_counts_of_all_cards(session: Session) -> None:
 def test_published_files_have_a_manifest(session: Session) -> None:
     """A card may promise a checkpoint's parameter count only where the authors' own key list proves it."""
     for card in session.catalogue.cards.values():
+        if card.code is None:
+            continue  # Nobody published an implementation: there is no list of the authors'.
         known = [
             json.loads(p.read_text())["total_params"] for p in (HERE / card.method).glob("manifests/*.json")
         ]
