@@ -13,6 +13,7 @@ from zoo.io.layers import Layer, LayeredImage
 from zoo.io.request import Request
 from zoo.runtime.model import load
 from zoo.runtime.redrawing import Redrawing, redraw, redraw_request
+from zoo.session import Session
 
 
 def picture(prompt: str, *parts: str) -> LayeredImage:
@@ -74,7 +75,7 @@ def test_a_layer_stays_as_faint_and_as_hidden_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ZOO_CARDS", str(small_cards(tmp_path)))
-    model = load("small:layers", device="cpu")
+    model = load("small:layers", device="cpu", session=Session())
     (image,) = model.sample(Request(prompts="a red ring on a white background"))
     assert isinstance(image, LayeredImage)
     before = image.moved(1, 3, 2).with_layer(1, opacity=0.25, visible=False)
