@@ -155,7 +155,7 @@ def test_previews_show_the_whole_picture_and_change_nothing(loaded: LoadedModel)
 @pytest.mark.parametrize(
     ("parts", "images", "options", "reason"),
     [
-        (("a red circle",), {}, {}, "1 layer prompt was given, expected 2 to 4"),
+        (("a white background",), {}, {}, "1 layer prompt was given, expected 2 to 4"),
         (("", *["a red circle"] * 4), {}, {}, "5 layer prompts were given, expected 2 to 4"),
         (PARTS, {}, {"redraw": 1}, "layer 1 is to be drawn anew, and the picture"),
         (PARTS, {"layers": torch.zeros(3, 4, 32, 32)}, {}, "none of them is to be drawn anew"),

@@ -6,7 +6,14 @@ import pytest
 
 from zoo.errors import ExitCode, InvalidInput
 from zoo.shapes import BACKGROUNDS, caption, sample_scene
-from zoo.shapes.prompts import background_part, caption_of, caption_or_part, part_of, parts_of
+from zoo.shapes.prompts import (
+    background_part,
+    caption_of,
+    caption_or_part,
+    check_parts,
+    part_of,
+    parts_of,
+)
 
 BACKGROUNDS_ALONE = {
     "white": [
@@ -114,3 +121,23 @@ def test_what_is_no_prompt_has_no_layers():
     for text in ("a white background", "a red hexagon"):
         with pytest.raises(InvalidInput):
             parts_of(text)
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        (("a red circle", "a blue square"), "part 0 is 'a red circle', an object, expected a background"),
+        (("", "a red circle", "on black"), "part 2 is 'on black', a background, expected an object"),
+        (("a white background", "a red hexagon"), "hexagon"),
+    ],
+)
+def test_the_background_is_the_first_part_and_no_other(parts, said):
+    with pytest.raises(InvalidInput, match=said):
+        check_parts(parts)
+
+
+@pytest.mark.parametrize(
+    "parts", [(), ("", ""), ("a plain white background", "a red circle"), ("on gray", "", "the blue ring")]
+)
+def test_parts_in_their_places_are_taken(parts):
+    check_parts(parts)

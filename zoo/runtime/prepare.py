@@ -16,7 +16,7 @@ from zoo.runtime.components import check_components
 from zoo.runtime.options import build_options
 from zoo.runtime.sampling import Plan, plan
 from zoo.session import Session
-from zoo.shapes.prompts import caption_of, part_of, parts_of
+from zoo.shapes.prompts import caption_of, check_parts, parts_of
 
 if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact
@@ -129,6 +129,6 @@ def planned(card: Card, variant: Variant, sampler: Sampler, request: Request) ->
     if of_shapes:
         for text in dict.fromkeys([*request.prompts, *request.negatives]):
             caption_of(text)
-        for text in dict.fromkeys(text for texts in request.part_prompts for text in texts):
-            part_of(text)
+        for parts in dict.fromkeys(request.part_prompts):
+            check_parts(parts)
     return items

@@ -116,6 +116,21 @@ def part_of(text: str) -> str:
     return _caption(text, plain, _PART_GRAMMAR)
 
 
+def check_parts(parts: Sequence[str]) -> None:
+    """Refuse layers, back to front, that no picture has: a background is the first, and an object is not.
+
+    Empty texts fit everywhere. Raises `InvalidInput` as `part_of` does, and for a part in the wrong place.
+    """
+    for place, text in enumerate(parts):
+        part = part_of(text)
+        if part and (part in _BACKGROUND_PARTS) != (place == 0):
+            found, wanted = ("a background", "an object") if place else ("an object", "a background")
+            raise InvalidInput(
+                f"part {place} is '{_quoted(text)}', {found}, expected {wanted}",
+                "Parts are layers, back to front: the background first. An empty text leaves one open.",
+            )
+
+
 def parts_of(text: str) -> tuple[str, ...]:
     """The layers that a prompt asks for, back to front: the background, then each object in the order named.
 
@@ -134,6 +149,9 @@ def parts_of(text: str) -> tuple[str, ...]:
 def background_part(background: str) -> str:
     """The part that is a background alone: "white" -> "a white background"."""
     return f"a {background} background"
+
+
+_BACKGROUND_PARTS = frozenset(map(background_part, BACKGROUNDS))
 
 
 @lru_cache(maxsize=4096)
