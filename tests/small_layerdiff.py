@@ -37,6 +37,19 @@ CONFIG: dict[str, Any] = {
     "schedule": "cosine-capped",
 }
 
+#: The backbone that the weights in `tests/layerdiff/sd_unet.safetensors` are for.
+BACKBONE: dict[str, Any] = {
+    "size": 8,
+    "channels": [16, 32],
+    "attention": [True, False],
+    "residual_blocks": 1,
+    "heads": 4,
+    "norm_groups": 8,
+    "picture_channels": 4,
+    "latent_factor": 8,
+    "text_dim": 12,
+}
+
 
 CARD = f"""
 schema = 1

@@ -44,6 +44,13 @@ class Count(click.IntRange):
         super().__init__(min=1)
 
 
+def whole_numbers(text: str) -> tuple[int, ...] | None:
+    """Whole numbers with commas between them; none where the text is anything else."""
+    parts = [part.strip() for part in text.split(",")]
+    known = all(part.isdecimal() and part.isascii() for part in parts)
+    return tuple(int(part) for part in parts) if known else None
+
+
 class KeyValue(click.ParamType):  # type: ignore[type-arg]
     """`key=value` as a pair of texts."""
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_layerdiff import small_network
+from small_layerdiff import BACKBONE, small_network
 from small_mdm import inline_toml
 from torch import Tensor
 
@@ -20,17 +19,6 @@ from zoo_layerdiff.convert import convert
 
 REFERENCE = Path(__file__).with_name("sd_unet.safetensors")
 
-CONFIG: dict[str, Any] = {
-    "size": 8,
-    "channels": [16, 32],
-    "attention": [True, False],
-    "residual_blocks": 1,
-    "heads": 4,
-    "norm_groups": 8,
-    "picture_channels": 4,
-    "latent_factor": 8,
-    "text_dim": 12,
-}
 CARD = f"""
 schema = 1
 method = "small"
@@ -44,7 +32,7 @@ summary = "nothing is published"
 architecture = "layerdiff"
 converter = "sd15-unet"
 sampler = {{ name = "layerdiff" }}
-config = {inline_toml(CONFIG)}
+config = {inline_toml(BACKBONE)}
 """
 
 
@@ -63,7 +51,7 @@ def session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Session:
 
 
 def test_new_parts_start_at_zero_where_they_lead_into_the_backbone(unet: Mapping[str, Tensor]) -> None:
-    made, again = convert(unet, CONFIG), convert(unet, CONFIG)
+    made, again = convert(unet, BACKBONE), convert(unet, BACKBONE)
     assert all(torch.equal(tensor, again[name]) for name, tensor in made.items())
     zero = {name for name, tensor in made.items() if not tensor.any()}
     blocks = [f"{stage}.attention.0.block.inter_layer.out" for stage in ("down.0", "middle", "up.1")]
@@ -85,7 +73,7 @@ def test_a_checkpoint_on_disk_becomes_weights_to_start_from(
     save_file(dict(unet), tmp_path / "unet.safetensors")
     done = convert_file(session, "small", tmp_path / "unet.safetensors", tmp_path / "start.safetensors")
     assert done.converter == "sd15-unet"
-    assert set(load_file(tmp_path / "start.safetensors")) == set(convert(unet, CONFIG))
+    assert set(load_file(tmp_path / "start.safetensors")) == set(convert(unet, BACKBONE))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from small_layerdiff import CONFIG, random_prompts, small_network
+from small_layerdiff import BACKBONE, CONFIG, random_prompts, small_network
 from torch import Tensor
 
 from zoo.diffusion.schedules import log_ratio
@@ -23,18 +23,6 @@ from zoo_layerdiff.prompts import PromptEnhancer, PromptFeatures
 
 #: A small random UNet2DConditionModel of diffusers 0.42.1, with its inputs and output.
 REFERENCE = Path(__file__).with_name("sd_unet.safetensors")
-
-BACKBONE: dict[str, Any] = {
-    "size": 8,
-    "channels": [16, 32],
-    "attention": [True, False],
-    "residual_blocks": 1,
-    "heads": 4,
-    "norm_groups": 8,
-    "picture_channels": 4,
-    "latent_factor": 8,
-    "text_dim": 12,
-}
 
 
 @pytest.fixture(scope="module")

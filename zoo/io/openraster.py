@@ -43,10 +43,7 @@ _NORMAL = "svg:src-over"
 _DATE = (1980, 1, 1, 0, 0, 0)
 
 #: What the zip reader raises for broken content, RuntimeError for what is encrypted.
-_BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, EOFError),
-    *(OSError, RuntimeError, NotImplementedError, ValueError),
-)
+_BROKEN = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, OSError, RuntimeError, ValueError)
 
 
 def write_openraster(image: LayeredImage, path: Path, overwrite: bool) -> Path:

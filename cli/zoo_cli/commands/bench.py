@@ -16,6 +16,7 @@ from zoo_cli.running import (
     load_model,
     sampler_options,
     show_warnings,
+    whole_numbers,
 )
 
 if TYPE_CHECKING:
@@ -40,10 +41,10 @@ class Sizes(click.ParamType):  # type: ignore[type-arg]
     ) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        parts = [part.strip() for part in value.split(",")]
-        if not all(part.isascii() and part.isdigit() and int(part) for part in parts):
+        sizes = whole_numbers(value)
+        if sizes is None or not all(sizes):
             self.fail(f"'{value}' is not a list of batch sizes such as 1,4,16.", param, ctx)
-        return tuple(int(part) for part in parts)
+        return sizes
 
 
 class Names(click.ParamType):  # type: ignore[type-arg]

@@ -10,7 +10,7 @@ import click
 from zoo.errors import InvalidInput
 from zoo_cli.arguments import reference_argument
 from zoo_cli.output import Output, output_options
-from zoo_cli.running import Count, Seed, batch_option, device_options, sampler_options
+from zoo_cli.running import Count, Seed, batch_option, device_options, sampler_options, whole_numbers
 
 #: The exam by what a model's sampler makes. Each has `run` and `DEFAULTS`, its own options.
 _EXAMS = {"image": "zoo_cli.eval_pictures", "layers": "zoo_cli.eval_layers"}
@@ -26,10 +26,10 @@ class LayerCounts(click.ParamType):  # type: ignore[type-arg]
     ) -> tuple[int, ...]:
         if isinstance(value, tuple):
             return value
-        parts = [part.strip() for part in value.split(",")]
-        if len(parts) not in (1, 3) or not all(part.isdecimal() and part.isascii() for part in parts):
+        counts = whole_numbers(value)
+        if counts is None or len(counts) not in (1, 3):
             self.fail(f"'{value}' is not one whole number or three, such as 160,160,80.", param, ctx)
-        return tuple(int(part) for part in (parts * 3)[:3])
+        return (counts * 3)[:3]
 
 
 @click.command("eval")
