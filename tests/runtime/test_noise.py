@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from zoo.runtime.noise import BatchNoise, Noise, RecordedNoise, generator
+from zoo.runtime.noise import BatchNoise, Noise, RecordedNoise, SomeRows, generator
 
 
 @pytest.mark.parametrize("kind", ["normal", "uniform"])
@@ -49,6 +49,15 @@ def test_distributions():
 def test_a_wrong_number_of_rows_is_an_error():
     with pytest.raises(ValueError, match="asked for 3 rows, but this batch has 2"):
         Noise([0, 1]).normal("latents", (3, 4))
+
+
+def test_some_rows_have_the_numbers_that_they_have_in_the_batch():
+    whole = Noise([5, 6, 7])
+    some = SomeRows(whole, (2, 0), 3, prefix="part.")
+    assert torch.equal(some.normal("x", (2, 4)), whole.normal("part.x", (3, 4))[[2, 0]])
+    assert torch.equal(some.uniform("x", (2, 4)), whole.uniform("part.x", (3, 4))[[2, 0]])
+    with pytest.raises(ValueError, match="asked for 3 rows, but these are 2 samples"):
+        some.normal("x", (3, 4))
 
 
 def test_batch_noise_depends_on_its_key():

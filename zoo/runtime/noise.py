@@ -7,7 +7,8 @@ so sample `i` of a request sees the same numbers alone or in a batch of a thousa
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -50,6 +51,29 @@ class Noise:
                 f"noise {name!r} was asked for {shape[0]} rows, but this batch has {len(self.seeds)} samples"
             )
         return [generator(seed, name) for seed in self.seeds]
+
+
+@dataclass(frozen=True)
+class SomeRows:
+    """The random numbers of the samples `rows` among the `count` of a batch, under names behind `prefix`."""
+
+    source: NoiseSource
+    rows: tuple[int, ...]
+    count: int
+    prefix: str = ""
+
+    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._of(self.source.normal, name, shape)
+
+    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
+        return self._of(self.source.uniform, name, shape)
+
+    def _of(self, draw: Callable[[str, Sequence[int]], Tensor], name: str, shape: Sequence[int]) -> Tensor:
+        if shape[0] != len(self.rows):
+            raise ValueError(
+                f"noise {name!r} was asked for {shape[0]} rows, but these are {len(self.rows)} samples"
+            )
+        return draw(f"{self.prefix}{name}", (self.count, *shape[1:]))[list(self.rows)]
 
 
 class BatchNoise:
