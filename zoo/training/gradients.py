@@ -2,21 +2,23 @@
 
 The operations of a small network are too short to be shared between threads: they would wait for each other
 at the end of each of some thousand operations in a step, and all for the slowest wherever something else runs
-on the machine. So every thread takes a slice of the batch through the whole network and back, and they meet
+on the machine. So every worker takes a slice of the batch through the whole network and back, and they meet
 once a step. The random numbers are those of the whole batch, so that the result is the same but for the order
 of sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import itertools
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from zoo.runtime.noise import NoiseSource
 from zoo.training.recipe import Recipe
+from zoo.training.slices import Share, SideBySide, Slice, share_of, side_by_side
 
 #: Slices hold at least this many rows: smaller ones cost more than they save.
 LEAST_ROWS = 8
@@ -34,7 +36,7 @@ class Gradients:
         self.device = device
         self.parameters = list(model.parameters())
         self.workers = self._fitting_workers()
-        self._threads = ThreadPoolExecutor(self.workers, "slice", torch.set_num_threads, (1,))
+        self._team: SideBySide | None = None
 
     def _fitting_workers(self) -> int:
         if self.device.type != "cpu":
@@ -43,55 +45,59 @@ class Gradients:
         rows = self.recipe.budget.batch_size // LEAST_ROWS
         return max(1, min(torch.get_num_threads(), rows, MOST_BYTES // max(1, held)))
 
+    def start(self) -> None:
+        """Have workers ready, before threads are started: forked processes do not have them."""
+        if self.workers > 1 and self._team is None:
+            self._team = side_by_side(self.recipe, self.model, self.workers)
+
+    def close(self) -> None:
+        """End the workers; the next batch starts new ones."""
+        if self._team is not None:
+            self._team.close()
+            self._team = None
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Beside workers this thread computes alone: others would wait for it where the workers compute."""
+        threads = torch.get_num_threads()
+        if self._team is not None:
+            torch.set_num_threads(1)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+
     def of(self, batch: Mapping[str, Tensor], noise: NoiseSource) -> Tensor:
         """The batch's loss; the gradients become the parameters' `grad`."""
         rows = len(next(iter(batch.values())))
-        if self.workers == 1:
-            loss, gradients = self._slice(batch, noise, 0, rows, rows)
+        self.start()
+        if self._team is None:
+            whole = Slice(range(rows), rows, batch, noise)
+            loss, gradients = share_of(self.recipe, self.model, self.device, whole)
         else:
-            ends = [rows * (index + 1) // self.workers for index in range(self.workers)]
-            tasks = [
-                self._threads.submit(self._slice, batch, noise, start, end, rows)
-                for start, end in zip([0, *ends[:-1]], ends, strict=True)
-            ]
-            loss, gradients = _added([task.result() for task in tasks])
+            loss, gradients = _added(self._team.shares(_slices(batch, noise, rows, self.workers)))
         for parameter, gradient in zip(self.parameters, gradients, strict=True):
             parameter.grad = gradient
         return loss
 
-    def _slice(
-        self, batch: Mapping[str, Tensor], noise: NoiseSource, start: int, end: int, rows: int
-    ) -> tuple[Tensor, list[Tensor | None]]:
-        """The share of rows `start` to `end` in the loss of the batch and in its gradients."""
-        budget = self.recipe.budget
-        part = {name: tensor[start:end].to(self.device) for name, tensor in batch.items()}
-        dtype = getattr(torch, budget.autocast) if budget.autocast else torch.float32
-        with torch.autocast(self.device.type, dtype, enabled=budget.autocast is not None):
-            loss = self.recipe.loss(self.model, part, _Rows(noise, start, end, rows))
-        loss = loss * ((end - start) / rows)
-        gradients = torch.autograd.grad(loss, self.parameters, allow_unused=True)
-        return loss.detach(), list(gradients)
+
+def _slices(batch: Mapping[str, Tensor], noise: NoiseSource, rows: int, count: int) -> list[Slice]:
+    """The batch in `count` parts of almost the same size."""
+    ends = [rows * index // count for index in range(count + 1)]
+    return [
+        Slice(range(start, end), rows, {name: tensor[start:end] for name, tensor in batch.items()}, noise)
+        for start, end in itertools.pairwise(ends)
+    ]
 
 
-class _Rows:
-    """Some rows of what a whole batch draws."""
-
-    def __init__(self, noise: NoiseSource, start: int, end: int, rows: int) -> None:
-        self.noise, self.start, self.end, self.rows = noise, start, end, rows
-
-    def normal(self, name: str, shape: Sequence[int]) -> Tensor:
-        return self.noise.normal(name, (self.rows, *shape[1:]))[self.start : self.end]
-
-    def uniform(self, name: str, shape: Sequence[int]) -> Tensor:
-        return self.noise.uniform(name, (self.rows, *shape[1:]))[self.start : self.end]
-
-
-def _added(slices: Sequence[tuple[Tensor, list[Tensor | None]]]) -> tuple[Tensor, list[Tensor | None]]:
-    """The sums of losses and of gradients, in the order of the slices."""
-    loss, gradients = slices[0]
-    for more, others in slices[1:]:
-        loss = loss + more
-        for gradient, other in zip(gradients, others, strict=True):
-            if gradient is not None and other is not None:
-                gradient.add_(other)
+def _added(shares: list[Share]) -> Share:
+    """The sums of losses and of gradients, in the order of the slices, in memory of their own."""
+    loss = torch.stack([share[0] for share in shares]).sum()
+    gradients = []
+    for parts in zip(*(share[1] for share in shares), strict=True):
+        total: Tensor | None = None
+        for part in parts:
+            if part is not None:
+                total = part.clone() if total is None else total.add_(part)
+        gradients.append(total)
     return loss, gradients

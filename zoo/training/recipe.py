@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
@@ -41,5 +41,17 @@ class Recipe(Protocol):
 
         A row's share depends on no other row, and on `noise` only through draws whose first dimension is the
         batch: the trainer gives slices of a batch to several threads.
+        """
+        ...
+
+
+@runtime_checkable
+class Initialises(Protocol):
+    """A recipe that may have this method too, for weights that do not start as their modules make them."""
+
+    def initialise(self, model: nn.Module, noise: NoiseSource) -> None:
+        """Change a fresh model on the CPU in place, before step 0, as a function of `noise` alone.
+
+        A run that is resumed is initialised as well, before its checkpoint replaces all of it.
         """
         ...

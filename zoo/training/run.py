@@ -16,8 +16,9 @@ from zoo.errors import InvalidInput, WeightsError, ZooError
 from zoo.io.files import write_file
 from zoo.runtime.devices import checked_device, checked_dtype, core_device
 from zoo.runtime.loading import build
-from zoo.runtime.noise import generator
+from zoo.runtime.noise import BatchNoise, generator
 from zoo.session import Session
+from zoo.training.recipe import Initialises
 from zoo.training.trainer import Trainer
 
 #: Built-in weights are at most this large, so that the whole package stays small.
@@ -27,8 +28,8 @@ MAX_BUILT_IN_BYTES = 8 * 2**20
 def start(session: Session, reference: str, device: str | None = None, seed: int | None = None) -> Trainer:
     """A trainer at step 0 of a variant's recipe; the initial weights depend on `seed` alone.
 
-    `seed` defaults to the recipe's, `device` to the best there is. Raises `NotFound` for a variant without a
-    recipe.
+    A recipe that is `zoo.training.recipe.Initialises` has a say in them. `seed` defaults to the recipe's,
+    `device` to the best there is. Raises `NotFound` for a variant without a recipe.
     """
     card, variant = session.resolve(reference)
     recipe = session.recipe(card, variant)
@@ -36,7 +37,10 @@ def start(session: Session, reference: str, device: str | None = None, seed: int
     seed = recipe.seed if seed is None else seed
     if seed < 0:
         raise InvalidInput(f"seed is {seed}, expected at least 0")
-    return Trainer(recipe, initialised(session, card, variant, seed), str(place), seed)
+    model = initialised(session, card, variant, seed)
+    if isinstance(recipe, Initialises):
+        recipe.initialise(model, BatchNoise("initialise", seed))
+    return Trainer(recipe, model, str(place), seed)
 
 
 def initialised(session: Session, card: Card, variant: Variant, seed: int) -> nn.Module:

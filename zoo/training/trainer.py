@@ -1,7 +1,7 @@
 """The training loop: AdamW, warm-up and cosine, clipping, autocast, EMA, exact resume.
 
 Batch `i` depends on the recipe's seed and on `i` alone, so a run that was stopped and resumed is the run that
-was not. Checkpoints are safetensors: no pickle here either.
+was not; each is made while the step before it runs. Checkpoints are safetensors: no pickle here either.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -59,17 +60,30 @@ class Trainer:
     def run(self, until: int | None = None) -> Iterator[tuple[int, float]]:
         """Train up to step `until` (default: the budget); yields (steps done, loss) after every step."""
         until = self.recipe.budget.steps if until is None else until
-        while self.step < until:
-            loss = self.train_step()
-            yield self.step, loss
+        self.gradients.start()
+        # One thread is enough to make the next batch while the workers are at this one.
+        with self.gradients.alone(), ThreadPoolExecutor(1, "batch", torch.set_num_threads, (1,)) as maker:
+            coming = maker.submit(self._batch, self.step) if self.step < until else None
+            while coming is not None:
+                batch = coming.result()
+                coming = maker.submit(self._batch, self.step + 1) if self.step + 1 < until else None
+                yield self.step + 1, self._train_on(batch)
 
     def train_step(self) -> float:
         """One optimisation step; returns the batch's loss."""
+        return self._train_on(self._batch(self.step))
+
+    def _batch(self, step: int) -> dict[str, Tensor]:
+        return self.recipe.batch(self._noise(step), self.recipe.budget.batch_size)
+
+    def _noise(self, step: int) -> BatchNoise:
+        return BatchNoise("train", self.seed, step)
+
+    def _train_on(self, batch: dict[str, Tensor]) -> float:
         budget = self.recipe.budget
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(budget, self.step)
-        noise = BatchNoise("train", self.seed, self.step)
-        loss = self.gradients.of(self.recipe.batch(noise, budget.batch_size), noise)
+        loss = self.gradients.of(batch, self._noise(self.step))
         nn.utils.clip_grad_norm_(list(self.parameters.values()), budget.clip_norm)
         self.optimizer.step()
         self.step += 1
