@@ -5,7 +5,7 @@ import sys
 import types
 
 import pytest
-from far_models import large_safetensors, sha256, toy_checkpoint, toy_safetensors
+from far_models import Listener, large_safetensors, sha256, toy_checkpoint, toy_safetensors
 from servers.faulty import FaultyServer
 
 import zoo as api
@@ -32,25 +32,6 @@ LARGE = large_safetensors()
 def server():
     with FaultyServer({"/toy.safetensors": TOY, "/large.safetensors": LARGE}) as running:
         yield running
-
-
-class Listener:
-    """A watcher that remembers."""
-
-    def __init__(self):
-        self.files, self.progress, self.steps, self.texts = [], [], [], []
-
-    def planned(self, files):
-        self.files = list(files)
-
-    def advanced(self, role, done, total):
-        self.progress.append((role, done, total))
-
-    def working(self, role, what):
-        self.steps.append((role, what))
-
-    def said(self, text):
-        self.texts.append(text)
 
 
 def stored_files():

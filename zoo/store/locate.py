@@ -35,7 +35,8 @@ def locate(card: Card, variant: Variant, weights: Path | None = None) -> dict[st
     `weights` replaces the model's file, or all files when it is a folder that holds `<role>.safetensors`, as
     `zoo cp` makes it; beside a single file, those of other components are the variant's own. Raises
     `NotPulled` with the way to get the files, `WeightsError` when a file is gone or the card names one that
-    it did not name when the variant was pulled.
+    it did not name when the variant was pulled. Files of optional components may be missing: see
+    `absent_component`.
     """
     if weights is not None:
         return _given(card, variant, weights)
@@ -54,6 +55,14 @@ def locate(card: Card, variant: Variant, weights: Path | None = None) -> dict[st
                 f"{path}: the weights of {card.method}:{variant.name} are missing", "Reinstall zoo."
             )
     return paths
+
+
+def absent_component(reference: str, component: str) -> NotPulled:
+    """The error for an optional component that is asked for, and that the pull or a copy left out."""
+    return NotPulled(
+        f"the {component} of {reference} is not on this machine: its files are not among those that are here",
+        f"zoo pull {reference} looks for them again. Without it: leave out the option that asks for it.",
+    )
 
 
 def identity(card: Card, variant: Variant, path: Path) -> str | None:
@@ -193,7 +202,8 @@ def _given(card: Card, variant: Variant, weights: Path) -> dict[str, Path]:
     if not weights.is_dir():
         raise InvalidInput(f"{weights}: no such file", "--weights takes a weights file, or a folder of them.")
     found = {role: _of_role(role, weights) for role in [file.role for file in variant.files] or ["model"]}
-    missing = [f"{role}{SAFETENSORS}" for role, path in found.items() if path is None]
+    needed = found.keys() - variant.optional_files.keys()
+    missing = [f"{role}{SAFETENSORS}" for role, path in found.items() if path is None and role in needed]
     if missing:
         raise InvalidInput(
             f"{weights}: has no {', '.join(missing)}",
@@ -220,8 +230,9 @@ def _pulled(card: Card, variant: Variant) -> dict[str, Path] | None:
     manifest = read_manifest(card.method, variant.name)
     if manifest is None:  # Removed since the line above.
         return None
+    left_out = set(manifest.missing) & set(variant.optional_files)
     for role in (file.role for file in variant.files):
-        if manifest.file(role) is None:
+        if manifest.file(role) is None and role not in left_out:
             raise WeightsError(
                 f"{manifest.reference} was pulled without the file '{role}', which its card names by now",
                 f"zoo pull {manifest.reference} gets it.",

@@ -3,7 +3,8 @@
     {"schema": 1, "reference": "tarflow:afhq256", "pulled": "<UTC time>", "zoo": "<version>",
      "files": [{"role": "model", "path": "../../blobs/sha256-...", "sha256": "...", "size": 0,
                 "format": "safetensors", "digest_from": "card", "source": "https://...", "revision": null,
-                "shared": false, "original": null}]}
+                "shared": false, "original": null}],
+     "missing": []}
 
 A path is absolute or starts at the manifest's folder.
 """
@@ -76,13 +77,17 @@ class Stored:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A pulled variant."""
+    """A pulled variant.
+
+    missing: roles of files of optional components that are not here, since no source had them.
+    """
 
     method: str
     variant: str
     pulled: str
     zoo: str
     files: tuple[Stored, ...]
+    missing: tuple[str, ...] = ()
 
     @property
     def reference(self) -> str:
@@ -113,7 +118,9 @@ def read_manifest(method: str, variant: str) -> Manifest | None:
         if document["schema"] != SCHEMA:
             raise _damaged(path, method, variant, f"its schema is {document['schema']!r}, expected {SCHEMA}")
         files = tuple(_file(entry, path.parent) for entry in document["files"])
-        return Manifest(method, variant, str(document["pulled"]), str(document["zoo"]), files)
+        # Written only since there are optional components.
+        missing = tuple(str(role) for role in document.get("missing", ()))
+        return Manifest(method, variant, str(document["pulled"]), str(document["zoo"]), files, missing)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged(path, method, variant, f"{type(error).__name__}: {error}") from error
 
@@ -127,6 +134,7 @@ def write_manifest(manifest: Manifest) -> Path:
         "pulled": manifest.pulled,
         "zoo": manifest.zoo,
         "files": [_plain(file, path.parent) for file in manifest.files],
+        "missing": list(manifest.missing),
     }
     write_json(path, document)
     return path

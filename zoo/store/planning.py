@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from zoo.cards import Card, File, Variant
 from zoo.errors import ChecksumError, LicenceError, NetworkError, NotFound, ZooError
 from zoo.store import trust
+from zoo.store.checkpoints.shard_index import SUFFIX
 from zoo.store.download.parts import bytes_here
 from zoo.store.download.patience import Policy
 from zoo.store.holdings import kept_files, shipped_file
@@ -16,9 +17,10 @@ from zoo.store.layout import blob_path, blobs
 from zoo.store.locate import address
 from zoo.store.locks import content_name
 from zoo.store.manifest import Stored
-from zoo.store.obtaining import Need, expected_digest
+from zoo.store.obtaining import Need, Obtained, expected_digest
 from zoo.store.progress import PlannedFile, Watcher
 from zoo.store.room import Claim, check_room
+from zoo.store.shards import Shards, is_sharded
 from zoo.store.sources import Offer, find_offer, local_offer
 
 
@@ -40,6 +42,7 @@ class Job:
 
     `errors` are those of the sources that were asked in vain. `in_store` is the blob with the very content,
     where the store held it when the job was planned: then the offer is nobody's, and nobody has to be asked.
+    `shards` is set where the file is one of several that the card names by their index.
     """
 
     need: Need
@@ -47,11 +50,17 @@ class Job:
     unasked: list[str] = field(default_factory=list)
     errors: list[ZooError] = field(default_factory=list)
     in_store: Path | None = None
+    shards: Shards | None = None
 
     @property
     def file(self) -> File:
         """The file as the card describes it."""
         return self.need.file
+
+    @property
+    def is_index(self) -> bool:
+        """Whether it stands for the files that it names."""
+        return is_sharded(self.file, self.offer.source)
 
     @property
     def lock_name(self) -> str:
@@ -76,6 +85,9 @@ class Planner:
         self.card, self.variant = card, variant
         self.settings, self.watcher = settings, watcher
         self.reference = f"{card.method}:{variant.name}"
+        #: Optional components that no source gives all files of, each with what was said of one.
+        self.absent: dict[str, ZooError] = {}
+        self._optional = variant.optional_files
 
     def kept(self) -> dict[str, Stored]:
         """Files of an earlier pull that nobody asked to get anew, by role."""
@@ -97,13 +109,59 @@ class Planner:
     def jobs(self, stored: Mapping[str, Stored]) -> list[Job]:
         """One job for each file that is not stored.
 
-        Raises the error of a file's first source where none of its sources answers, and `DoesNotFit` where
-        the files together need more room than there is.
+        An optional component of which a file is nowhere to be had is left out, and then in `absent`. Raises
+        the error of a file's first source where none of its sources answers, and `DoesNotFit` where the
+        files together need more room than there is.
         """
-        jobs = [self._job(file) for file in self._missing(stored)]
+        self.absent = {}
+        jobs = []
+        for file in self._missing(stored):
+            component = self._optional.get(file.role)
+            if component is None:
+                jobs.append(self._job(file))
+            elif component not in self.absent:
+                jobs += self._optional_job(file, component)
+        jobs = [job for job in jobs if self._optional.get(job.file.role) not in self.absent]
+        self._check_room(jobs)
+        return jobs
+
+    def _optional_job(self, file: File, component: str) -> list[Job]:
+        """The job for a file of an optional component; none where no source gives the file."""
+        errors: list[ZooError] = []
+        try:
+            return [self._job(file, errors)]
+        except (NotFound, LicenceError) as error:
+            # A server that cannot be reached now may have the file, and what was fetched by hand for the
+            # component would be of no use without it.
+            by_hand = any(self._optional.get(role) == component for role in self.settings.given)
+            if by_hand or any(isinstance(other, NetworkError) for other in errors):
+                raise
+            self.absent[component] = error
+            return []
+
+    @property
+    def absent_roles(self) -> frozenset[str]:
+        """The roles of the files of absent components."""
+        return frozenset(role for role, component in self._optional.items() if component in self.absent)
+
+    def with_shards(self, jobs: Sequence[Job], indices: Mapping[str, Obtained]) -> list[Job]:
+        """The jobs with those of the files that the obtained indices, by role, name in the indices' place.
+
+        Raises `WeightsError` for an index that is none, and what `jobs` raises.
+        """
+        planned: list[Job] = []
+        for job in jobs:
+            if job.file.role not in indices:
+                planned.append(job)
+                continue
+            shards = Shards.read(job.file, indices[job.file.role])
+            planned += [replace(self._job(file), shards=shards) for file in shards.files]
+        self._check_room(planned)
+        return planned
+
+    def _check_room(self, jobs: Sequence[Job]) -> None:
         if self.settings.check_space:
             check_room([claim for job in jobs for claim in self._claims(job)], self.reference)
-        return jobs
 
     def ask_next(self, need: Need, unasked: list[str], errors: list[ZooError], aloud: bool = False) -> Offer:
         """The offer of the first unasked source that answers; `errors` receives what the others said.
@@ -127,13 +185,15 @@ class Planner:
     def _missing(self, stored: Mapping[str, Stored]) -> list[File]:
         return [file for file in self.variant.files if file.role not in stored]
 
-    def _job(self, file: File) -> Job:
+    def _job(self, file: File, errors: list[ZooError] | None = None) -> Job:
+        """The job for a file; `errors` receives those of the sources that were asked in vain."""
+        errors = [] if errors is None else errors
         first = None if self.settings.accept_change else trust.first_pull(file.source[0])
         need = Need(self.reference, file, first)
         if file.role in self.settings.given:
             path = self.settings.given[file.role]
             return Job(need, local_offer(path.absolute().as_uri(), path))
-        unasked, errors = list(file.source), list[ZooError]()
+        unasked = list(file.source)
         blob = _blob_of(need)
         if blob is not None:
             return Job(need, Offer(unasked[0], unasked[0], size=blob.stat().st_size), unasked, in_store=blob)
@@ -156,11 +216,20 @@ class Planner:
         lines = [error.hint] if error.hint else []
         lines += [f"Mirror: {other.message}" for other in errors[1:]]
         if not isinstance(error, ChecksumError):
-            role = f"{file.role}=" if len(self.variant.files) > 1 else ""
-            lines.append(f"By hand: download {address(file)}")
-            lines.append(f"then: zoo pull {self.reference} --from {role}FILE")
+            lines += self._by_hand(file)
         error.hint = "\n".join(lines)
         return error
+
+    def _by_hand(self, file: File) -> list[str]:
+        """How to do without the network."""
+        if file in self.variant.files:
+            role = f"{file.role}=" if len(self.variant.files) > 1 else ""
+            more = ", with the files that it names" if is_sharded(file, file.source[0]) else ""
+            return [
+                f"By hand: download {address(file)}{more}",
+                f"then: zoo pull {self.reference} --from {role}FILE",
+            ]
+        return [f"By hand: download it and its fellows beside their {SUFFIX[1:]}, and give --from that file"]
 
 
 def _blob_of(need: Need) -> Path | None:

@@ -47,8 +47,9 @@ def pull(
     What is here already is not asked for again: a variant that was pulled costs no request. `given` maps
     roles to files fetched by hand, which are checked and converted like any other. `accept_licence` answers
     for terms that have to be accepted: yes, no, or a function that is shown them. `keep_original` keeps a
-    PyTorch checkpoint beside the safetensors file it is converted to. `accept_change` believes a file that
-    differs from the one first pulled, where nobody publishes a digest. `repair` names roles to fetch again.
+    PyTorch checkpoint beside the safetensors file it is converted to, unless it consists of several files.
+    `accept_change` believes a file that differs from the one first pulled, where nobody publishes a digest.
+    `repair` names roles to fetch again.
 
     An interrupted pull keeps what has arrived, and the same call goes on from there. Raises `NotFound`,
     `NotPulled` (nobody published the weights), `LicenceError`, `NetworkError`, `ChecksumError`,

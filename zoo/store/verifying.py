@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from zoo.session import Session
     from zoo.store.progress import Watcher
 
-#: "unverified" is as first pulled, but nobody else vouches for it; "unknown": the card has no digest.
-Status = Literal["ok", "unverified", "unknown", "damaged", "missing"]
+#: "unverified" is as first pulled, but nobody else vouches for it; "unknown": the card has no digest;
+#: "absent": of an optional component, and no source had it.
+Status = Literal["ok", "unverified", "unknown", "damaged", "missing", "absent"]
 
 #: Several files at once use several cores; more readers than this only make a spinning disk seek.
 READERS = 4
@@ -43,7 +44,7 @@ class Check:
     """One file: `expected` and `actual` are sha256 digests, `size` is in bytes.
 
     `original` marks a download that was kept after its conversion, `built_in` what ships with a package, and
-    `problem` tells why a file cannot be read.
+    `problem` tells why a file cannot be read. An absent file has the path of the manifest that says so.
     """
 
     reference: str
@@ -169,6 +170,9 @@ def _of_manifest(manifest: Manifest) -> list[_Task | Check]:
         kept = file.original
         if kept is not None and kept.path is not None:
             tasks.append(replace(task, path=kept.path, expected=kept.sha256, original=True))
+    path = manifest_path(manifest.method, manifest.variant)
+    for role in manifest.missing:
+        tasks.append(Check(manifest.reference, role, path, "absent", None, None, None))
     return tasks
 
 

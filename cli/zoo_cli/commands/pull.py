@@ -92,7 +92,12 @@ class _Outcome:
     def document(self) -> dict[str, Any]:
         """The JSON document."""
         files = [_file(file) for file in self.manifest.files]
-        return {"reference": self.manifest.reference, "files": files, "size": self.manifest.size}
+        return {
+            "reference": self.manifest.reference,
+            "files": files,
+            "size": self.manifest.size,
+            "missing": list(self.manifest.missing),
+        }
 
     def show(self, out: Output) -> None:
         """Print it at once, so that a pipe can work on the first model while the second comes."""
@@ -112,6 +117,8 @@ class _Outcome:
             if file.original is not None and file.original.path is not None:
                 out.line(f"  {file.role} original  {file.original.path}  sha256 {file.original.sha256}")
             out.detail(f"  {file.role} from {file.source}{f' at {file.revision}' if file.revision else ''}")
+        for role in self.manifest.missing:
+            out.line(f"  {role}  missing: no source has it")
         sys.stdout.flush()
 
 

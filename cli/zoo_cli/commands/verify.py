@@ -24,9 +24,9 @@ def command(references: tuple[str, ...], repair: bool, out: Output) -> int:
     """Read every file of the models and compare its sha256 digest with what it has to be.
 
     Without REF, of all models that are pulled or built in. A file is ok, unverified (as it was first pulled,
-    but nobody publishes a digest), unknown (built in, without a digest), damaged or missing; the exit code is
-    4 if one is damaged or missing. With --repair such files are pulled again, and the damaged ones are kept
-    as .bad files, which zoo prune removes.
+    but nobody publishes a digest), unknown (built in, without a digest), absent (of an optional component,
+    and no source had it), damaged or missing; the exit code is 4 if one is damaged or missing. With --repair
+    such files are pulled again, and the damaged ones are kept as .bad files, which zoo prune removes.
 
     \b
     Examples:
