@@ -43,13 +43,14 @@ def run(session: Session, reference: str, given: Mapping[str, Any], how: Request
             on_step=progress.on_step,
             on_sample=progress.finished,
         )
-    path = None if target is None else _write(evaluation, target)
+    path = None if target is None else write_sheet(evaluation, target)
     show_warnings(session, out)
     document = {**evaluation.to_dict(), "grid": None if path is None else str(path)}
     out.result(document, lambda: _print(evaluation, path, given["failures"], out), [evaluation.accuracy])
 
 
-def _write(evaluation: Evaluation, target: Destination) -> Path:
+def write_sheet(evaluation: Evaluation, target: Destination) -> Path:
+    """The kept pictures as one, a row for each combination."""
     from zoo.io.grid import grid
 
     sheet = grid(evaluation.images, columns=evaluation.per_class)
@@ -57,11 +58,22 @@ def _write(evaluation: Evaluation, target: Destination) -> Path:
 
 
 def _print(evaluation: Evaluation, path: Path | None, failures: bool, out: Output) -> None:
+    print_rows([("model", evaluation.reference), *score_rows(evaluation)], out)
+    print_tables(evaluation, failures, out)
+    if path is not None:
+        out.line(str(path))
+
+
+def score_rows(evaluation: Evaluation) -> list[tuple[str, str]]:
+    """The figures, and how they came about."""
     bits = []
     if evaluation.bits_per_dim is not None:
         bits = [("bits per dimension", f"{evaluation.bits_per_dim:.3f} ({evaluation.renders} renders)")]
-    rows = [("model", evaluation.reference), *_accuracy_rows(evaluation), *fact_rows(evaluation, bits)]
-    print_rows(rows, out)
+    return [*_accuracy_rows(evaluation), *fact_rows(evaluation, bits)]
+
+
+def print_tables(evaluation: Evaluation, failures: bool, out: Output) -> None:
+    """What the figures are made of."""
     _print_worst(evaluation, out)
     if evaluation.pairs is not None:
         out.line()
@@ -73,8 +85,6 @@ def _print(evaluation: Evaluation, path: Path | None, failures: bool, out: Outpu
             ("failed prompt", "seed>", "what the judge sees"),
             [(answer.question.prompt, answer.seed, answer.shows) for answer in evaluation.failures],
         )
-    if path is not None:
-        out.line(str(path))
 
 
 def _print_worst(evaluation: Evaluation, out: Output) -> None:

@@ -51,8 +51,13 @@ def captioned_scenes(noise: NoiseSource, count: int, size: int) -> tuple[Tensor,
 
 def drawn_scenes(noise: NoiseSource, count: int, objects: Sequence[int] = (1, 2, 3)) -> list[Scene]:
     """Scenes of combinations that are not held out; `objects` are the numbers of objects to choose from."""
-    halves = (noise.uniform("scene", (count, 2)).double() * 2**24).long().tolist()
-    return [sample_scene((high << 24) + low, objects, SEEN) for high, low in halves]
+    return [sample_scene(seed, objects, SEEN) for seed in whole_numbers(noise, "scene", count)]
+
+
+def whole_numbers(noise: NoiseSource, name: str, count: int) -> list[int]:
+    """Evenly drawn whole numbers below 2^48, for seeds: a function of the draw of that name."""
+    halves = (noise.uniform(name, (count, 2)).double() * 2**24).long().tolist()
+    return [(high << 24) + low for high, low in halves]
 
 
 def partly_described(scene: Scene, position: bool, background: bool, *sizes: bool) -> Description:

@@ -18,10 +18,10 @@ What a caption leaves out (size, position, background) it says nothing about.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise, permutations
 
+from zoo.shapes.phrases import PhraseReader
 from zoo.shapes.scene import BACKGROUNDS, COLOURS, GRID, SHAPES, SIZES, Item, Scene
 
 #: Each relation as the axis of the centres (0 = x, 1 = y) and the sign of the first minus the second.
@@ -68,7 +68,7 @@ class Mention:
 
     def __str__(self) -> str:
         words = " ".join(word for word in (self.size, self.colour, self.shape) if word)
-        return f"{_article(words)} {words}"
+        return f"{article_of(words)} {words}"
 
 
 @dataclass(frozen=True)
@@ -89,11 +89,12 @@ class Description:
             parts += [relation, str(mention)]
         parts += [position for position, cell in POSITIONS.items() if cell == self.cell]
         if self.background is not None:
-            parts.append(f"on {_article(self.background)} {self.background} background")
+            parts.append(f"on {article_of(self.background)} {self.background} background")
         return " ".join(parts)
 
 
-def _article(word: str) -> str:
+def article_of(word: str) -> str:
+    """The article in front of a word."""
     return "an" if word[0] in "aeiou" else "a"
 
 
@@ -104,8 +105,11 @@ def vocabulary() -> tuple[str, ...]:
     return tuple(sorted({word for phrase in phrases for word in phrase.split()}))
 
 
-def _relation(first: Item, second: Item) -> str:
-    """The axis on which the cells differ more decides; left and right if they differ equally."""
+def relation_of(first: Item, second: Item) -> str:
+    """How a caption says that two objects stand to each other.
+
+    The axis on which the cells differ more decides; left and right if they differ equally.
+    """
     rows, columns = first.cell[0] - second.cell[0], first.cell[1] - second.cell[1]
     if abs(columns) >= abs(rows):
         return "left of" if columns < 0 else "right of"
@@ -117,7 +121,7 @@ def describe(scene: Scene, sizes: bool = True, position: bool = True, background
     objects = tuple(Mention(item.shape, item.colour, item.size if sizes else None) for item in scene.items)
     return Description(
         objects,
-        tuple(_relation(first, second) for first, second in pairwise(scene.items)),
+        tuple(relation_of(first, second) for first, second in pairwise(scene.items)),
         scene.items[0].cell if position and len(objects) == 1 else None,
         scene.background if background else None,
     )
@@ -148,62 +152,27 @@ def _holds(description: Description, items: tuple[Item, ...]) -> bool:
         for mention, item in zip(description.objects, items, strict=True)
     )
     pairs = zip(description.relations, pairwise(items), strict=True)
-    return named and all(_is_related(relation, first, second) for relation, (first, second) in pairs)
+    return named and all(is_related(relation, first, second) for relation, (first, second) in pairs)
 
 
-def _is_related(relation: str, first: Item, second: Item) -> bool:
+def is_related(relation: str, first: Item, second: Item) -> bool:
+    """Whether a relation is true of two objects, which several may be."""
     axis, sign = RELATIONS[relation]
     return sign * (first.centre[axis] - second.centre[axis]) > _CLEARLY_APART
 
 
-class _Reader:
-    """Takes phrases off the front of a text, and knows what it could have taken where it is stuck."""
-
-    def __init__(self, text: str) -> None:
-        self.words = text.lower().split()
-        self.at = 0
-        self.expected: list[str] = []
-
-    def take(self, phrases: Iterable[str]) -> str | None:
-        """The longest of the phrases that comes next, or None."""
-        options = list(phrases)
-        for phrase in sorted(options, key=len, reverse=True):
-            words = phrase.split()
-            if self.words[self.at : self.at + len(words)] == words:
-                self.at += len(words)
-                self.expected = []
-                return phrase
-        self.expected += options
-        return None
-
-    def need(self, phrases: Iterable[str]) -> str:
-        """As `take`, but one of the phrases must come next."""
-        found = self.take(phrases)
-        if found is None:
-            raise self.error()
-        return found
-
-    def error(self) -> CaptionError:
-        """What stands here, and what could have."""
-        read = " ".join(self.words[: self.at])
-        found = repr(self.words[self.at]) if self.at < len(self.words) else "the end"
-        where = f"after {read!r}" if read else "at the start"
-        options = ", ".join(repr(option) for option in dict.fromkeys(self.expected)) or "the end"
-        return CaptionError(f"not a caption: {where}, expected one of {options}, got {found}")
+def _read_article(reader: PhraseReader) -> None:
+    reader.need([article_of(reader.words[reader.at + 1])] if len(reader.words) > reader.at + 1 else _ARTICLES)
 
 
-def _read_article(reader: _Reader) -> None:
-    reader.need([_article(reader.words[reader.at + 1])] if len(reader.words) > reader.at + 1 else _ARTICLES)
-
-
-def _read_mention(reader: _Reader) -> Mention:
+def _read_mention(reader: PhraseReader) -> Mention:
     _read_article(reader)
     size = reader.take(SIZES)
     colour = reader.need(COLOURS)
     return Mention(reader.need(SHAPES), colour, size)
 
 
-def _check_words(reader: _Reader) -> None:
+def _check_words(reader: PhraseReader) -> None:
     known = vocabulary()
     unknown = tuple(dict.fromkeys(word for word in reader.words if word not in known))
     if unknown:
@@ -213,7 +182,7 @@ def _check_words(reader: _Reader) -> None:
 
 def parse(text: str) -> Description:
     """What a caption says. Case and spacing do not matter. Raises `CaptionError` for anything else."""
-    reader = _Reader(text)
+    reader = PhraseReader(text, "a caption", CaptionError)
     _check_words(reader)
     objects, relations, cell, background = [_read_mention(reader)], [], None, None
     position = reader.take(POSITIONS)
@@ -226,6 +195,5 @@ def parse(text: str) -> Description:
         _read_article(reader)
         background = reader.need(BACKGROUNDS)
         reader.need(["background"])
-    if reader.at < len(reader.words):
-        raise reader.error()
+    reader.finish()
     return Description(tuple(objects), tuple(relations), cell, background)

@@ -53,7 +53,7 @@ def run_facts(loaded: LoadedModel, request: Request, seconds_per_sample: float) 
     return {
         "reference": loaded.reference,
         "weights": loaded.weights,
-        "sampler": loaded.sampler(request.sampler).name,
+        "sampler": loaded.sampler_of(request).name,
         "options": dataclasses.asdict(options),
         "changed": changed_options(options),
         "device": str(loaded.device),

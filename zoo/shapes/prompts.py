@@ -11,13 +11,15 @@ from __future__ import annotations
 
 import difflib
 import re
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 
 from zoo.errors import InvalidInput
 from zoo.shapes.captions import POSITIONS, RELATIONS, CaptionError, Description, parse
-from zoo.shapes.scene import BACKGROUNDS, COLOURS, SHAPES, SIZES
+from zoo.shapes.naming import PLACES
+from zoo.shapes.scene import BACKGROUNDS, SHAPES
+from zoo.shapes.wording import PLACES_AND_OBJECTS, any_of, quoted, replaced, replacements, words_of
+from zoo.shapes.wording import RELATIONS as RELATIONS_SAID
 
 _EXAMPLE = "a large red circle left of a small blue square on a white background"
 _GRAMMAR = (
@@ -32,60 +34,31 @@ _MOST_OBJECTS = 3
 _MOST_LISTED = 5  #: unknown words that an error names
 _SIMILAR = 0.82  #: how alike a word has to be to one that is known to count as a slip
 
-_ARTICLES = frozenset(["a", "an", "the", "one", "single"])
-#: Words that change nothing of what a caption could say.
-_SILENT = _ARTICLES | {"is", "that", "which", "placed", "located", "plain", "solid", "coloured", "colored"}
-
-_SPELLINGS = {
-    **dict.fromkeys(["center", "middle", "centered", "centred"], "centre"),
-    **dict.fromkeys(["under", "underneath", "beneath"], "below"),
-    **dict.fromkeys(["disc", "disk"], "circle"),
-    "big": "large",
-    "grey": "gray",
-    "little": "small",
-    "lower": "bottom",
-    "rhombus": "diamond",
-    "upper": "top",
-}
-
-
-def _any(words: Iterable[str]) -> str:
-    return rf"\b(?:{'|'.join(words)})\b"
-
-
 #: Phrases of prompts without silent words as phrases of captions without articles, to be replaced in turn.
-_PHRASES = tuple(
-    (re.compile(pattern), replacement)
-    for pattern, replacement in (
+_PHRASES = (
+    *replacements(
         (r"^there (?=.)", ""),
         (r"^(?:please )?(?:draw|show|paint|make|create|generate)(?: me)? (?=.)", ""),
         (r"^(?:picture|photo|image|drawing|painting|illustration) (?:of|with|showing) (?=.)", ""),
-        (rf"({_any(COLOURS)}) ({_any(SIZES)})", r"\2 \1"),
         (r"\b(?:with|against|over|in front of|in) (?=\w+ background\b)", "on "),
-        (rf"\bagainst (?={_any(BACKGROUNDS)})", "on "),
-        (r"\b((?:top|bottom) (?:left|right)) corner\b", r"\1"),
-        (r"\b(top|bottom|left|right)(?: hand)? (?:side|edge)\b", r"\1"),
-        (r"\b(top|bottom|left|right|centre) of (?:picture|photo|image|canvas|frame)\b", r"\1"),
-        (r"\b(left|right) (top|bottom)\b", r"\2 \1"),
-        (r"\b(top|bottom|left|right) centre\b", r"\1"),
-        (r"\bcentre (top|bottom|left|right)\b(?! of)", r"\1"),
-        (r"\b(?:to|on|at) (left|right) of\b", r"\1 of"),
-        (r"\bto (?=(?:top|bottom|left|right|centre)\b)", "at "),
-        (r"\b(?:over|on top of)\b", "above"),
-    )
+        (rf"\bagainst (?={any_of(BACKGROUNDS)})", "on "),
+    ),
+    *PLACES_AND_OBJECTS,
+    *RELATIONS_SAID,
+    *replacements((r"\bto (?=(?:top|bottom|left|right|centre)\b)", "at ")),
 )
 
 #: The background, which a prompt may name anywhere; no object has its colour.
 _BACKGROUND = re.compile(
-    rf"\b(?:on )?({_any(BACKGROUNDS)}) background\b|\bon ({_any(BACKGROUNDS)})(?! {_any(SHAPES)})"
+    rf"\b(?:on )?({any_of(BACKGROUNDS)}) background\b|\bon ({any_of(BACKGROUNDS)})(?! {any_of(SHAPES)})"
 )
 #: Every place by the words that tell it from the others.
-_PLACES = {phrase.partition(" the ")[2]: phrase for phrase in POSITIONS}
+_PLACES = dict(zip(PLACES, POSITIONS, strict=True))
 _PLACE = re.compile(
-    rf"(?P<by>\b(?:at|in|on) )?(?P<name>{_any(sorted(_PLACES, key=len, reverse=True))})(?! of\b)"
+    rf"(?P<by>\b(?:at|in|on) )?(?P<name>{any_of(sorted(_PLACES, key=len, reverse=True))})(?! of\b)"
 )
 #: Where a noun phrase begins in a caption without its articles.
-_NOUN = re.compile(rf"(^|{_any([*RELATIONS, 'on'])} )(?=(\w))")
+_NOUN = re.compile(rf"(^|{any_of([*RELATIONS, 'on'])} )(?=(\w))")
 
 
 def caption_of(text: str) -> str:
@@ -111,7 +84,7 @@ def part_of(text: str) -> str:
     objects = _objects(plain)
     if objects > 1:
         raise InvalidInput(
-            f"prompt '{_quoted(text)}' is no part: it names {objects} objects, expected one", _PART_GRAMMAR
+            f"prompt '{quoted(text)}' is no part: it names {objects} objects, expected one", _PART_GRAMMAR
         )
     return _caption(text, plain, _PART_GRAMMAR)
 
@@ -126,7 +99,7 @@ def check_parts(parts: Sequence[str]) -> None:
         if part and (part in _BACKGROUND_PARTS) != (place == 0):
             found, wanted = ("a background", "an object") if place else ("an object", "a background")
             raise InvalidInput(
-                f"part {place} is '{_quoted(text)}', {found}, expected {wanted}",
+                f"part {place} is '{quoted(text)}', {found}, expected {wanted}",
                 "Parts are layers, back to front: the background first. An empty text leaves one open.",
             )
 
@@ -179,13 +152,8 @@ def unknown_words(unknown: Sequence[str], known: Sequence[str], grammar: str = _
 
 def _plain(text: str) -> str | None:
     """The words of a caption without its articles, if it is one; None for a text without words."""
-    words = re.findall(r"[^\W_]+", text.lower())
-    if not words:
-        return None
-    plain = " ".join(_SPELLINGS.get(word, word) for word in words if word not in _SILENT)
-    for pattern, replacement in _PHRASES:
-        plain = pattern.sub(replacement, plain)
-    return plain
+    words = words_of(text)
+    return None if words is None else replaced(words, _PHRASES)
 
 
 def _caption(text: str, plain: str, grammar: str) -> str:
@@ -218,10 +186,6 @@ def _objects(plain: str) -> int:
     return sum(word in SHAPES for word in plain.split())
 
 
-def _quoted(text: str) -> str:
-    return textwrap.shorten(text, 80, placeholder=" ...")
-
-
 def _refused(text: str, plain: str, error: CaptionError, grammar: str) -> InvalidInput:
     if error.unknown:
         return unknown_words(error.unknown, error.known, grammar)
@@ -231,4 +195,4 @@ def _refused(text: str, plain: str, error: CaptionError, grammar: str) -> Invali
         reason = f"not a caption: it names {objects} objects, expected one to three"
     elif objects > 1 and any(found["by"] for found in _PLACE.finditer(plain)):
         reason = "not a caption: a place is for an object alone, expected a relation between several"
-    return InvalidInput(f"prompt '{_quoted(text)}' is {reason}", grammar)
+    return InvalidInput(f"prompt '{quoted(text)}' is {reason}", grammar)

@@ -35,6 +35,9 @@ SIZES = {"small": 0.13, "large": 0.19}
 #: Centres of the grid's rows and columns, as fractions of the picture's side.
 GRID = (0.21, 0.5, 0.79)
 
+#: (row, column) of every cell, row by row.
+CELLS = tuple(product(range(len(GRID)), range(len(GRID))))
+
 #: Largest displacement of an object from the centre of its cell that `sample_scene` draws.
 MAX_OFFSET = 0.02
 
@@ -98,10 +101,6 @@ class Scene:
             raise ValueError("two objects stand in the same cell")
 
 
-def _cells() -> list[tuple[int, int]]:
-    return list(product(range(len(GRID)), range(len(GRID))))
-
-
 def sample_scene(seed: int, objects: Sequence[int] = (1, 2, 3), classes: Sequence[str] = CLASSES) -> Scene:
     """Draw a scene: the same seed and arguments always give the same scene.
 
@@ -111,7 +110,7 @@ def sample_scene(seed: int, objects: Sequence[int] = (1, 2, 3), classes: Sequenc
     rng = random.Random(f"shapes scene {seed}")
     count = rng.choice(list(objects))
     names = rng.sample(list(classes), count)
-    cells = rng.sample(_cells(), count)
+    cells = rng.sample(CELLS, count)
     items = []
     for name, cell in zip(names, cells, strict=True):
         colour, shape = name.split()

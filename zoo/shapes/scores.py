@@ -4,10 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from zoo.shapes.captions import RELATIONS
 from zoo.shapes.exam import Answer
+
+
+class Asked(Protocol):
+    """A question of any exam."""
+
+    @property
+    def held_out(self) -> bool:
+        """Whether training left out a combination in it."""
+        ...
+
+
+class Marked(Protocol):
+    """An answer of any exam."""
+
+    @property
+    def question(self) -> Asked:
+        """What was asked."""
+        ...
+
+    @property
+    def correct(self) -> bool:
+        """Whether that was answered."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,13 +102,13 @@ class ClassScore:
         }
 
 
-def share(answers: Iterable[Answer]) -> Share:
+def share(answers: Iterable[Marked]) -> Share:
     """All of these samples."""
     verdicts = [answer.correct for answer in answers]
     return Share(sum(verdicts), len(verdicts))
 
 
-def group_score(answers: Sequence[Answer]) -> GroupScore:
+def group_score(answers: Sequence[Marked]) -> GroupScore:
     """All of these samples, and parted into seen and held-out ones."""
     return GroupScore(
         share(answers),

@@ -12,8 +12,15 @@ from zoo_cli.arguments import reference_argument
 from zoo_cli.output import Output, output_options
 from zoo_cli.running import Count, Seed, batch_option, device_options, sampler_options, whole_numbers
 
-#: The exam by what a model's sampler makes. Each has `run` and `DEFAULTS`, its own options.
-_EXAMS = {"image": "zoo_cli.eval_pictures", "layers": "zoo_cli.eval_layers"}
+#: The exam by what a model's sampler makes, and that of models which do more than draw. Each has `run` and
+#: `DEFAULTS`, its own options.
+_TASKS = "tasks"
+_EXAMS = {"image": "zoo_cli.eval_pictures", "layers": "zoo_cli.eval_layers", _TASKS: "zoo_cli.eval_tasks"}
+_WHOSE = {
+    "image": "whose samplers make image",
+    "layers": "whose samplers make layers",
+    _TASKS: "that do more than draw",
+}
 
 
 class LayerCounts(click.ParamType):  # type: ignore[type-arg]
@@ -46,6 +53,12 @@ class LayerCounts(click.ParamType):  # type: ignore[type-arg]
     type=LayerCounts(),
     help="Pictures of two, three and four layers, for models that draw in layers (default 160,160,80).",
 )
+@click.option(
+    "--questions",
+    type=Count(),
+    help="Questions of each kind, for models that edit, read or answer (default 40).",
+)
+@click.option("--task", metavar="NAME", help="One task alone, of a model that has several.")
 @click.option("--seed", type=Seed(), default=0, help="Seed of the first sample (default 0), or 'random'.")
 @sampler_options
 @batch_option
@@ -81,11 +94,16 @@ def command(reference: str, out: Output, **given: Any) -> None:
     itself, its mask by what the layer shows, and the composite by the whole prompt. Beside that stands what
     parts of the method are worth, measured without them. Their contact sheet has some samples in rows.
 
+    Models that do more than draw have an exam for each task: pictures to edit, where exactly what was asked
+    may change, to describe and to be asked about, texts to answer, and pictures to give back. What such a
+    model drew, it also has to describe. Options of samplers go with --task.
+
     \b
     zoo eval tarflow:shapes
     zoo eval tarflow:shapes --per-class 2 --guidance 2 --grid sheet.png
     zoo eval mdm:shapes --sampler ddim --steps 100 --failures
     zoo eval layerdiff:shapes --samples 40 --no-ablations --grid sheet.png
+    zoo eval illume:shapes --task edit --questions 20 --failures
     """
     from zoo.io.request import Request
     from zoo.session import Session
@@ -100,27 +118,35 @@ def command(reference: str, out: Output, **given: Any) -> None:
     )
     session.resolve(reference)
 
-    from zoo.shapes.evaluation import exam_kind
+    from zoo.shapes.task_evaluation import planned_exams
 
-    kind = exam_kind(session, reference, given["sampler"])
-    exams = {made: import_module(module) for made, module in _EXAMS.items()}
-    if kind not in exams:
+    planned = planned_exams(session, reference, given["sampler"], given["task"])
+    if len(planned) > 1 or planned[0].exam is not None:
+        exam = _exam(reference, _TASKS, given)
+        exam.run(session, reference, planned, _filled(exam, given), how, out)
+        return
+    kind = planned[0].sampler.makes
+    if kind not in _EXAMS:
+        judged = ", ".join(made for made in _EXAMS if made != _TASKS)
         raise InvalidInput(
-            f"{reference} makes {kind}, which nobody here can judge", f"eval judges: {', '.join(exams)}."
+            f"{reference} makes {kind}, which nobody here can judge", f"eval judges: {judged}."
         )
-    _refuse_other_options(reference, exams, kind, given)
-    chosen = exams[kind]
-    defaults = {name: value for name, value in chosen.DEFAULTS.items() if given[name] is None}
-    chosen.run(session, reference, {**given, **defaults}, how, out)
+    exam = _exam(reference, kind, given)
+    exam.run(session, reference, _filled(exam, given), how, out)
 
 
-def _refuse_other_options(reference: str, exams: dict[str, Any], kind: str, given: dict[str, Any]) -> None:
-    """An option of another exam would be ignored silently."""
+def _exam(reference: str, kind: str, given: dict[str, Any]) -> Any:
+    """The exam of a kind; raises for an option of another one, which would be ignored silently."""
+    exams = {made: import_module(module) for made, module in _EXAMS.items()}
     for made, exam in exams.items():
         for name in exam.DEFAULTS:
             if made != kind and given[name] is not None and name not in exams[kind].DEFAULTS:
                 raise InvalidInput(
-                    f"--{name.replace('_', '-')} is for models whose samplers make {made}, and that of "
-                    f"{reference} makes {kind}",
+                    f"--{name.replace('_', '-')} is for models {_WHOSE[made]}, and {reference} is not one",
                     "Leave it out.",
                 )
+    return exams[kind]
+
+
+def _filled(exam: Any, given: dict[str, Any]) -> dict[str, Any]:
+    return {**given, **{name: value for name, value in exam.DEFAULTS.items() if given[name] is None}}
