@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from safetensors.torch import save
 from toy_method import tensors
 
 from zoo.store.download.patience import Policy
+from zoo.store.progress import PlannedFile
 
 MIB = 1 << 20
 
@@ -49,6 +51,28 @@ class Far:
                 # What JSON writes for texts, numbers and lists of texts is TOML as well.
                 lines += [f"{key} = {json.dumps(value)}" for key, value in file.items()]
         (self.folder / "far.toml").write_text("\n".join(lines), encoding="utf-8")
+
+
+class Listener:
+    """A watcher that remembers."""
+
+    def __init__(self) -> None:
+        self.files: list[PlannedFile] = []
+        self.progress: list[tuple[str, int, int | None]] = []
+        self.steps: list[tuple[str, str]] = []
+        self.texts: list[str] = []
+
+    def planned(self, files: Sequence[PlannedFile]) -> None:
+        self.files = list(files)
+
+    def advanced(self, role: str, done: int, total: int | None) -> None:
+        self.progress.append((role, done, total))
+
+    def working(self, role: str, what: str) -> None:
+        self.steps.append((role, what))
+
+    def said(self, text: str) -> None:
+        self.texts.append(text)
 
 
 @pytest.fixture

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact as Artifact
     from zoo.io.artifacts import Image as Image
     from zoo.io.artifacts import Provenance as Provenance
+    from zoo.io.inputs import InputImage as InputImage
     from zoo.io.layers import LayeredImage as LayeredImage
     from zoo.io.request import Request as Request
+    from zoo.io.text import Text as Text
     from zoo.references import Reference as Reference
     from zoo.runtime.model import LoadedModel as LoadedModel
     from zoo.runtime.model import load as load
@@ -39,7 +41,9 @@ _HOMES = {
     "Request": "zoo.io.request",
     "Artifact": "zoo.io.artifacts",
     "Image": "zoo.io.artifacts",
+    "InputImage": "zoo.io.inputs",
     "LayeredImage": "zoo.io.layers",
+    "Text": "zoo.io.text",
     "Provenance": "zoo.io.artifacts",
     "Noise": "zoo.runtime.noise",
     "RecordedNoise": "zoo.runtime.noise",

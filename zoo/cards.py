@@ -94,20 +94,24 @@ class Component:
 
     `files` are the roles of the variant's files that it is made of, tensors of several joined; a file of the
     component's own role, where there is one, is meant without. A component without any file is built as it
-    is. `dtype` is the number format to run it in, where it is not that of the device.
+    is. `dtype` is the number format to run it in, where it is not that of the device. An `optional` one is
+    made only for requests that use it.
     """
 
     architecture: str
     config: Mapping[str, Any] = field(default_factory=dict)
     files: tuple[str, ...] = ()
     dtype: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True)
 class Variant:
     """One set of weights of a method, or a published configuration without any.
 
-    `captions` names the closed grammar that prompts have to follow; the only one is that of `zoo.shapes`.
+    `sampler` and the entries of `tasks` are the name of a sampler with defaults of its options: the one that
+    is used where a request asks for nothing else, and those of the tasks that a request may name. `captions`
+    names the closed grammar that prompts have to follow; the only one is that of `zoo.shapes`.
     """
 
     name: str
@@ -115,6 +119,7 @@ class Variant:
     architecture: str
     config: Mapping[str, Any]
     sampler: Mapping[str, Any]
+    tasks: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     params: int | None = None
     classes: tuple[str, ...] = ()
     licence: Licence | None = None
@@ -133,6 +138,28 @@ class Variant:
         named = self.components[component].files if component in self.components else ()
         by_role = {file.role: file for file in self.files}
         return tuple(by_role[role] for role in named or (component,) if role in by_role)
+
+    @property
+    def optional_files(self) -> dict[str, str]:
+        """The roles of files that nothing but optional components is made of, each with its component."""
+        of_component = {role: self.files_of(role) for role in self.components}
+        needed = {
+            file.role
+            for role, files in of_component.items()
+            for file in files
+            if not self.components[role].optional
+        }
+        return {
+            file.role: role
+            for role, files in of_component.items()
+            for file in files
+            if file.role not in needed
+        }
+
+    @property
+    def samplers(self) -> tuple[Mapping[str, Any], ...]:
+        """Every table that names a sampler: the default one, then those of the tasks."""
+        return (*([self.sampler] if self.sampler else []), *self.tasks.values())
 
     @property
     def size(self) -> int | None:
@@ -267,9 +294,17 @@ class _Reader:
             if len(used) > 1:
                 problem = "its files name different converters"
                 raise self.error(f"variant.{name}.components.{role}", "files", problem)
-        if variant.sampler and not isinstance(variant.sampler.get("name"), str):
-            raise self.error(f"variant.{name}.sampler", "name", "expected the sampler's name")
+        if variant.sampler:
+            self.check_sampler(variant.sampler, f"variant.{name}.sampler")
+        for task, sampler in variant.tasks.items():
+            if not is_name(task):
+                raise self.error(f"variant.{name}.tasks", task, f"{task!r} is not a valid name")
+            self.check_sampler(sampler, f"variant.{name}.tasks.{task}")
         return variant
+
+    def check_sampler(self, sampler: Mapping[str, Any], where: str) -> None:
+        if not isinstance(sampler.get("name"), str):
+            raise self.error(where, "name", "expected the sampler's name")
 
     def check_component(self, role: str, component: Component, files: set[str], where: str) -> None:
         if not is_name(role):

@@ -54,6 +54,7 @@ def details(catalogue: Catalogue, card: Card, variant: Variant) -> dict[str, Any
         "architecture": variant.architecture,
         "config": dict(variant.config),
         "sampler": dict(variant.sampler),
+        "task_samplers": {task: dict(sampler) for task, sampler in variant.tasks.items()},
         "classes": list(variant.classes),
         "licence": _table(variant.licence),
         "metrics": [_table(metric) for metric in variant.metrics],
@@ -109,6 +110,7 @@ def _component(variant: Variant, role: str) -> dict[str, Any]:
         "config": dict(component.config),
         "files": [file.role for file in variant.files_of(role)],
         "dtype": component.dtype,
+        "optional": component.optional,
     }
 
 
@@ -133,6 +135,7 @@ def _pulled(manifest: Manifest, card: Card, variant: Variant) -> dict[str, Any]:
         "size": manifest.size,
         "licence_accepted": acceptance.date if acceptance else None,
         "files": [_stored(file, variant) for file in manifest.files],
+        "missing": list(manifest.missing),
     }
 
 

@@ -15,7 +15,7 @@ from zoo.version import __version__
 GROUP = "zoo.plugins"
 
 #: In-tree plugins: method `x` is the package `zoo_x` under plugins/.
-BUILTIN = ("diffusion", "layerdiff", "mdm", "shapes", "tarflow")
+BUILTIN = ("diffusion", "illume", "layerdiff", "mdm", "shapes", "tarflow")
 
 
 @dataclass(frozen=True)

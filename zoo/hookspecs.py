@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import pluggy
 
@@ -42,10 +42,14 @@ class RegisterSampler(Protocol):
 
     `sample(loaded, batch, options, noise, on_step)` returns one artifact for each sample of the batch;
     `options` is a dataclass with a default for every field. `needs` names capabilities of the architecture.
-    `makes` is the kind of its artifacts: "image", "layers", or "package.module:Class", a dataclass of the
-    plugin's own as `zoo.io.artifacts.Artifact` describes it; one that also has a class method `read(path)`
-    can be replayed. With `part_prompts` the sampler reads `batch.part_prompts`: a text for each part of what
-    it makes, such as the layers from back to front.
+    `makes` is the kind of its artifacts: "image", "layers", "text", or "package.module:Class", a dataclass of
+    the plugin's own as `zoo.io.artifacts.Artifact` describes it, inline ones such as texts included; one that
+    also has a class method `read(path)` can be replayed. With `part_prompts` the sampler reads
+    `batch.part_prompts`: a text for each part of what it makes, such as the layers from back to front.
+    `tasks` say what it is for, such as "image-to-text"; a request may name one of them. `images` are the
+    roles of the pictures that it has to be given (`batch.images_of(role)`), "image" being the usual one, and
+    `optional_images` of those that it may be given. `prompt` tells whether it reads one. What a request lacks
+    or has too much is an error before anything is loaded.
     """
 
     def __call__(
@@ -59,6 +63,9 @@ class RegisterSampler(Protocol):
         summary: str = "",
         makes: str = "image",
         part_prompts: bool = False,
+        images: Sequence[str] = (),
+        optional_images: Sequence[str] = (),
+        prompt: Literal["none", "optional", "required"] = "optional",
     ) -> None: ...
 
 

@@ -6,12 +6,15 @@ import dataclasses
 import pkgutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from zoo.cards import Card
 from zoo.errors import InvalidInput, PluginError, did_you_mean
 
 Target = str | Callable[..., Any]
+
+#: Whether a sampler reads a prompt.
+PromptUse = Literal["none", "optional", "required"]
 
 
 def resolve(target: Target, owner: str) -> Any:
@@ -74,7 +77,8 @@ class Sampler:
     """A named way to draw samples; `options` is a dataclass with a default for every field.
 
     `makes` is the kind of its artifacts: a key of `zoo.io.kinds.KINDS`, or "package.module:Class" of a
-    plugin. With `part_prompts` it reads a prompt for each part of what it makes.
+    plugin. With `part_prompts` it reads a prompt for each part of what it makes. `images` are the roles of
+    the pictures that it needs, `optional_images` of those that it reads where they are given.
     """
 
     name: str
@@ -86,6 +90,9 @@ class Sampler:
     summary: str = ""
     makes: str = "image"
     part_prompts: bool = False
+    images: tuple[str, ...] = ()
+    optional_images: tuple[str, ...] = ()
+    prompt: PromptUse = "optional"
 
 
 @dataclass(frozen=True)
@@ -173,10 +180,24 @@ class Registry:
             summary: str = "",
             makes: str = "image",
             part_prompts: bool = False,
+            images: Sequence[str] = (),
+            optional_images: Sequence[str] = (),
+            prompt: PromptUse = "optional",
         ) -> None:
             self.samplers.add(
                 Sampler(
-                    name, owner, sample, options, tuple(tasks), tuple(needs), summary, makes, part_prompts
+                    name,
+                    owner,
+                    sample,
+                    options,
+                    tuple(tasks),
+                    tuple(needs),
+                    summary,
+                    makes,
+                    part_prompts,
+                    tuple(images),
+                    tuple(optional_images),
+                    prompt,
                 )
             )
 

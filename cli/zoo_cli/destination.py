@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from zoo.errors import InvalidInput, OutputExists, OutputNotWritable
 from zoo.io.artifacts import Image
-from zoo.io.kinds import check_extra, chosen_format
+from zoo.io.kinds import KINDS, artifact_class, check_extra, chosen_format, is_inline
 from zoo.io.names import default_name, fresh_path
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ class Destination:
 
     Samples are of the class `makes` and written in its format `format`, sheets in the picture format
     `sheet_format`. `overwrite` allows to replace files; without `metadata` they do not tell how they were
-    made.
+    made. Samples that are `printed` are shown on stdout and get no file.
     """
 
     folder: Path
@@ -41,6 +41,7 @@ class Destination:
     sheet_format: str
     overwrite: bool
     metadata: bool
+    printed: bool = False
 
     def save(self, artifact: Artifact, reference: str, what: str | None, seed: int) -> Path:
         """Write a sample and return its path."""
@@ -81,15 +82,21 @@ def destination(
 ) -> Destination:
     """Decide and check where `pictures` samples of the class `makes` go; creates nothing.
 
-    `out` is a file when it has a suffix of that class or of a picture, else a folder; None is the configured
-    folder or the current one. With `grid` a picture's name is that of the contact sheet. With `folder_only` a
-    file is refused even for one sample. Raises `InvalidInput` for a format or a suffix that is not of the
-    class, or one file for several samples, `OutputExists` for an existing file, `OutputNotWritable` for a
-    place that cannot be written.
+    `out` is a file when it has a suffix of that class or of the core's, else a folder; None is the configured
+    folder or the current one, and stdout for what is inline. With `grid` a picture's name is that of the
+    contact sheet. With `folder_only` a file is refused even for one sample. Raises `InvalidInput` for a
+    format or a suffix that is not of the class, a format of what gets no file, or one file for several
+    samples, `OutputExists` for an existing file, `OutputNotWritable` for a place that cannot be written.
     """
     from zoo.settings import load_settings
 
     settings = load_settings()
+    printed = out is None and is_inline(makes)
+    if printed and format:
+        raise InvalidInput(
+            f"--format {format} is for files, and a {makes.kind} is printed where there is no --out",
+            "Say where files go with --out, or leave out --format.",
+        )
     text = out or settings.get("out") or "."
     path = Path(text).expanduser()
     file = path if _names_a_file(text, path, makes) else None
@@ -113,11 +120,12 @@ def destination(
             "Write PNG or WebP, or use --no-metadata.",
         )
     folder = path if file is None else file.parent
-    check_writable(folder)
+    if grid or not printed:
+        check_writable(folder)
     single = name if content is makes else next(iter(makes.formats))
     if content is makes:
         check_extra(makes, single)
-    return Destination(folder, file, makes, single, sheet, overwrite, metadata)
+    return Destination(folder, file, makes, single, sheet, overwrite, metadata, printed)
 
 
 def _noun(makes: type[Artifact]) -> str:
@@ -132,7 +140,15 @@ def _suffixes(makes: type[Artifact]) -> set[str]:
 def _names_a_file(text: str, path: Path, makes: type[Artifact]) -> bool:
     if text.endswith(("/", os.sep)) or path.is_dir():
         return False
-    return path.suffix.lower() in _suffixes(makes) | _suffixes(Image) | _OTHER_PICTURES
+    suffix = path.suffix.lower()
+    return suffix in _suffixes(makes) or _meant_by(suffix) is not None
+
+
+def _meant_by(suffix: str) -> str | None:
+    """What a file of this suffix holds, of all that the core makes; None for any other suffix."""
+    if suffix in _OTHER_PICTURES:
+        return "picture"
+    return next((_noun(kind) for kind in map(artifact_class, KINDS) if suffix in _suffixes(kind)), None)
 
 
 def _content(file: Path, makes: type[Artifact], grid: bool) -> type[Artifact]:
@@ -151,7 +167,7 @@ def _content(file: Path, makes: type[Artifact], grid: bool) -> type[Artifact]:
     if own:
         return makes
     raise InvalidInput(
-        f"{file} has the name of a picture, and what is made here is: {makes.kind}",
+        f"{file} has the name of a {_meant_by(suffix)}, and what is made here is: {makes.kind}",
         f"Formats: {_listed(makes)}. With --grid, zoo sample writes a picture of it.",
     )
 

@@ -19,6 +19,7 @@ from click.shell_completion import CompletionItem
 from zoo.discovery import distribution_of, entries
 from zoo.errors import ExitCode, InvalidInput, PluginError, ZooError, did_you_mean
 from zoo.version import __version__
+from zoo_cli.output import ReaderLeft
 
 COMMANDS_GROUP = "zoo.commands"
 
@@ -48,10 +49,6 @@ VERBS = {
 ALIASES = {"ls": "list"}
 
 
-class _ReaderLeft(Exception):
-    """The reader of a pipe left. Click makes exit code 1 of the BrokenPipeError itself."""
-
-
 class LazyGroup(click.Group):
     """Knows every verb's name and help without importing its module."""
 
@@ -79,7 +76,7 @@ class LazyGroup(click.Group):
         try:
             return super().make_context(*args, **kwargs)
         except BrokenPipeError as error:
-            raise _ReaderLeft from error
+            raise ReaderLeft from error
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -87,7 +84,7 @@ class LazyGroup(click.Group):
         except (ZooError, click.ClickException, click.exceptions.Exit, click.Abort):
             raise
         except BrokenPipeError as error:
-            raise _ReaderLeft from error
+            raise ReaderLeft from error
         except Exception as error:
             entry = self._extra().get(ctx.invoked_subcommand or "")
             if entry is None:
@@ -178,7 +175,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     with _switches_kept():
         try:
             return _run(None if arguments is None else list(arguments))
-        except (BrokenPipeError, _ReaderLeft):
+        except (BrokenPipeError, ReaderLeft):
             return _reader_left()
 
 
@@ -203,7 +200,7 @@ def _run(arguments: list[str] | None) -> int:
         return (
             stop.code if isinstance(stop.code, int) else ExitCode.OK if stop.code is None else ExitCode.FAILED
         )
-    except (BrokenPipeError, _ReaderLeft):
+    except (BrokenPipeError, ReaderLeft):
         raise
     except Exception as error:
         _debug()

@@ -20,6 +20,13 @@ import click
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
+class ReaderLeft(BaseException):
+    """The reader of a pipe left. Click makes exit code 1 of the BrokenPipeError itself.
+
+    No Exception: what prints while a plugin's code runs must not look like that plugin's failure.
+    """
+
+
 class Step(Protocol):
     """Moves a progress bar: `done` of `total`, with an optional new description."""
 

@@ -20,17 +20,12 @@ if TYPE_CHECKING:
 
     from zoo.io.artifacts import Artifact, Image
     from zoo.io.previews import Previews
-    from zoo.io.request import Request
-    from zoo.runtime.memory import MemoryNeed
     from zoo.runtime.model import LoadedModel
     from zoo.runtime.sampling import OnStep
     from zoo.session import Session
     from zoo_cli.output import Output, Step
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-#: Bytes of memory that a user wants to know of before they are taken.
-_WORTH_TELLING = 2**30
 
 _DTYPES = ("float32", "bfloat16", "float16")
 
@@ -65,6 +60,26 @@ class KeyValue(click.ParamType):  # type: ignore[type-arg]
         if not equals or not key.strip():
             self.fail(f"'{value}' is not of the form key=value, such as guidance=2.0.", param, ctx)
         return key.strip(), text.strip()
+
+
+class PictureFile(click.ParamType):  # type: ignore[type-arg]
+    """`FILE` or `ROLE=FILE` as (role, path)."""
+
+    name = "[ROLE=]FILE"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        from zoo.io.prompt_files import USUAL_ROLE
+
+        # Only a plain word is a role: a file whose name has such a beginning is given as ./NAME.
+        named = re.fullmatch(r"([A-Za-z][A-Za-z0-9_-]*)=(.*)", value, re.DOTALL)
+        role, path = named.groups() if named else (USUAL_ROLE, value)
+        if not path:
+            self.fail(f"'{value}' names no file, expected FILE or ROLE=FILE.", param, ctx)
+        return role, path
 
 
 class Size(click.ParamType):  # type: ignore[type-arg]
@@ -149,7 +164,7 @@ def options_option(function: Function) -> Function:
 def condition_options(function: Function) -> Function:
     """--prompt, --class and --size: what is drawn."""
     return _all(
-        click.option("-p", "--prompt", "prompts", multiple=True, help="What to draw; repeatable."),
+        click.option("-p", "--prompt", "prompts", multiple=True, help="What to draw, or to do; repeatable."),
         click.option("--class", "classes", multiple=True, help="A class by name or number; repeatable."),
         click.option("--size", type=Size(), help="Size in pixels, for models that can choose."),
     )(function)
@@ -160,6 +175,18 @@ def negative_option(function: Function) -> Function:
     return click.option(
         "--negative", metavar="TEXT", help="What to keep away from, for models that take text."
     )(function)
+
+
+def task_option(function: Function) -> Function:
+    """--task: what a model that can do several things shall do."""
+    return click.option(
+        "--task", metavar="NAME", help="What to do, for models with several tasks; zoo show lists them."
+    )(function)
+
+
+def image_option(help: str) -> Callable[[Function], Function]:
+    """--image: pictures that a model is given to read or to change."""
+    return click.option("--image", "images", type=PictureFile(), multiple=True, help=help)
 
 
 def part_prompt_option(function: Function) -> Function:
@@ -239,26 +266,6 @@ def _describe(loaded: LoadedModel, seconds: float, out: Output) -> None:
     parts = loaded.components.parts.values() if isinstance(loaded.components, Components) else ()
     for part in parts:
         out.detail(f"{part.role}: {part.component.architecture} in {dtype_name(part.dtype)}")
-
-
-def tell_memory(loaded: LoadedModel, request: Request, out: Output) -> MemoryNeed:
-    """Say what a request will take before it takes it: always for large models, else only in detail."""
-    from zoo.quantities import human_bytes
-    from zoo.runtime.devices import available_memory
-
-    need = loaded.memory_need(request)
-    parts = [
-        f"{part.role} {human_bytes(part.weights)}{'' if part.stays else ', gone before the model runs'}"
-        for part in need.parts
-        if part.weights >= _WORTH_TELLING or out.verbose
-    ]
-    parts += [f"weights {human_bytes(need.weights)}", f"working memory {human_bytes(need.working)}"]
-    free = human_bytes(available_memory(loaded.device))
-    text = (
-        f"memory on {loaded.device}: about {human_bytes(need.peak)} at most ({'; '.join(parts)}), free {free}"
-    )
-    (out.note if need.peak >= _WORTH_TELLING else out.detail)(text)
-    return need
 
 
 @contextmanager

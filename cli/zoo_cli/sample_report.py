@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,13 +16,20 @@ if TYPE_CHECKING:
 
 
 def condition(made: Provenance) -> str | None:
-    """What a sample shows, for its file's name: its prompt or class, or else its part prompts."""
-    return _words(made.prompt, made.class_name, made.class_id, made.part_prompts)
+    """What a sample shows, for its file's name: its prompt or class, its part prompts, or its pictures."""
+    pictures = (image["path"] for image in made.images.values())
+    return _words(made.prompt, made.class_name, made.class_id, made.part_prompts, pictures)
 
 
-def item_condition(item: Item, variant: Variant) -> str | None:
-    """What a sample is going to show, in the words of `condition`."""
-    return _words(item.prompt, class_name(item.class_id, variant), item.class_id, item.part_prompts)
+def item_condition(item: Item, variant: Variant, pictures: Iterable[str | None] | None = None) -> str | None:
+    """What a sample is going to show, in the words of `condition`.
+
+    pictures: the paths of its pictures; by default of those that the item holds.
+    """
+    if pictures is None:
+        pictures = (image.source for image in item.images.values())
+    name = class_name(item.class_id, variant)
+    return _words(item.prompt, name, item.class_id, item.part_prompts, pictures)
 
 
 def class_name(class_id: int | None, variant: Variant) -> str | None:
@@ -35,12 +43,25 @@ def class_of(made: Provenance) -> str | int | None:
     return made.class_name if made.class_name is not None else made.class_id
 
 
-def _words(prompt: str | None, name: str | None, number: int | None, parts: Sequence[str]) -> str | None:
+def _words(
+    prompt: str | None,
+    name: str | None,
+    number: int | None,
+    parts: Sequence[str],
+    pictures: Iterable[str | None],
+) -> str | None:
     if prompt is not None:
         return prompt or ", ".join(filter(None, parts))
     if name is not None:
         return name
-    return None if number is None else f"class {number}"
+    if number is not None:
+        return f"class {number}"
+    return " ".join(Path(path).stem for path in pictures if path) or None
+
+
+def images_entry(images: Mapping[str, Mapping[str, str | None]]) -> dict[str, Any]:
+    """What --json and manifests tell about a sample's pictures by role; nothing where it has none."""
+    return {"images": {role: dict(image) for role, image in images.items()}} if images else {}
 
 
 def keep_decodings(findings: list[object], kept: list[Decoding], out: Output) -> None:

@@ -24,6 +24,7 @@ def register_samplers(register: hookspecs.RegisterSampler) -> None:
         needs=("layered-denoiser",),
         makes="layers",
         part_prompts=True,
+        optional_images=("layers",),
         summary="layers and masks together, with self-mask guidance; draws single layers anew",
     )
 

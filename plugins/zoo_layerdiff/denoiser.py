@@ -101,7 +101,7 @@ class LayerDenoiser:
         folded = F.pixel_unshuffle(folded, isqrt(config.mask_channels))
         return torch.cat([flat, folded], dim=1).unflatten(0, pictures.shape[:2])
 
-    def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
+    def sampling_memory(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> int:
         """Bytes of a guided step beside the weights, for pictures of as many layers as there can be."""
         config = self.config
         kept = widest = 0

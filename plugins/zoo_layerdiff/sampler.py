@@ -18,7 +18,7 @@ from zoo.io.layers import Layer, LayeredImage
 from zoo.runtime.capabilities import LayeredDenoiser
 from zoo.runtime.model import LoadedModel
 from zoo.runtime.noise import NoiseSource
-from zoo.runtime.sampling import Batch, OnStep, wants_preview
+from zoo.runtime.sampling import Batch, Item, OnStep, wants_preview
 from zoo_layerdiff.guidance import Given, LayerNoise, SelfMaskGuidance, WithGiven, later_part
 from zoo_layerdiff.options import LayerDiffOptions
 from zoo_layerdiff.pictures import composite, over_neutral, straight
@@ -29,8 +29,9 @@ def sample(
 ) -> list[LayeredImage]:
     """A layered picture for each sample of the batch, its layers named by their prompts.
 
-    With `options.redraw`, `batch.images["layers"]` [layers, 4, h, w] in [0, 1] holds the layers of a picture:
-    all but that one come back as they are. Raises `InvalidInput` for layers that do not fit the request.
+    With `options.redraw`, each sample is given the layers [layers, 4, h, w] in [0, 1] of a picture, in the
+    role "layers": all but that one come back as they are. Raises `InvalidInput` for layers that do not fit
+    the request.
     """
     run = _Run(loaded, batch if options.layer_prompts else _without_prompts(batch, layers_only=True), options)
     given = run.given()
@@ -43,8 +44,7 @@ def sample(
         (clean,) = SOLVERS[options.solver](denoise, (start,), run.route, drawn, report)
         pictures, masks = run.model.decode(clean, loaded.components)
     return [
-        _layered(pictures[row].cpu(), masks[row].cpu(), item.part_prompts, run)
-        for row, item in enumerate(batch.items)
+        _layered(pictures[row].cpu(), masks[row].cpu(), item, run) for row, item in enumerate(batch.items)
     ]
 
 
@@ -117,30 +117,43 @@ class _Run:
             loaded.dtype,
         )
 
+    @property
+    def pictures(self) -> tuple[Tensor, ...]:
+        """The layers that each sample is given; () where they are given none."""
+        return tuple(layers for layers in self.batch.images_of("layers") if layers is not None)
+
     def given(self) -> Given | None:
         """The layers to keep, where one of them is drawn anew."""
-        redraw, layers = self.options.redraw, self.batch.images.get("layers")
+        redraw, pictures = self.options.redraw, self.pictures
         if redraw is None:
-            if layers is not None:
+            if pictures:
                 raise InvalidInput("layers were given, and none of them is to be drawn anew", "Set redraw.")
             return None
-        if layers is None:
+        if len(pictures) < len(self.batch):
             raise InvalidInput(
                 f"layer {redraw} is to be drawn anew, and the picture that it belongs to is missing",
                 "zoo edit FILE --layer NUMBER takes it from a file; what it made cannot be replayed.",
             )
-        self._check(layers, redraw)
-        pictures, masks = over_neutral(layers.to(self.loaded.device).float())
-        clean = self.model.encode(pictures[None], masks[None], self.loaded.components)
-        kept = torch.arange(len(layers), device=clean.device) != redraw
-        return Given(clean.expand(len(self.batch), *clean.shape[1:]), kept)
+        for layers, count in zip(pictures, self.counts, strict=True):
+            self._check(layers, count, redraw)
+        # Samples of one picture share its layers.
+        encoded = {id(layers): self._encode(layers) for layers in pictures}
+        clean = torch.stack([encoded[id(layers)] for layers in pictures])
+        return Given(clean, torch.arange(self.layers, device=clean.device) != redraw)
 
-    def _check(self, layers: Tensor, redraw: int) -> None:
+    def _encode(self, layers: Tensor) -> Tensor:
+        """Clean layers [layers, c, h, w], zeros behind those of a picture that has fewer than others."""
+        pictures, masks = over_neutral(layers.to(self.loaded.device).float())
+        (clean,) = self.model.encode(pictures[None], masks[None], self.loaded.components)
+        behind = clean.new_zeros(self.layers - len(clean), *clean.shape[1:])
+        return torch.cat([clean, behind])
+
+    def _check(self, layers: Tensor, prompts: int, redraw: int) -> None:
         if redraw >= len(layers):
             raise InvalidInput(f"there is no layer {redraw}, expected 0 to {len(layers) - 1}")
-        if set(self.counts) != {len(layers)}:
+        if prompts != len(layers):
             raise InvalidInput(
-                f"{len(layers)} layers were given with {self.layers} layer prompts, expected as many of both"
+                f"{len(layers)} layers were given with {prompts} layer prompts, expected as many of both"
             )
         side = self.model.picture_size
         if tuple(layers.shape[1:]) != (4, side, side):
@@ -167,14 +180,15 @@ class _Report:
         self.on_step(step, total, estimate)
 
 
-def _layered(pictures: Tensor, masks: Tensor, parts: tuple[str, ...], run: _Run) -> LayeredImage:
+def _layered(pictures: Tensor, masks: Tensor, item: Item, run: _Run) -> LayeredImage:
     """The layers of one sample, from pictures [layers, 3, h, w] in [-1, 1] and masks [layers, h, w]."""
+    parts = item.part_prompts
     pictures, masks = pictures[: len(parts)].float(), masks[: len(parts)].float()
     masks = torch.cat([torch.ones_like(masks[:1]), masks[1:]])
     made = straight(pictures, masks)
-    given, redraw = run.batch.images.get("layers"), run.options.redraw
-    if given is not None:
-        made = torch.stack([made[i] if i == redraw else given[i].float().cpu() for i in range(len(parts))])
+    if "layers" in item.images:
+        kept, redraw = item.images["layers"].pixels, run.options.redraw
+        made = torch.stack([made[i] if i == redraw else kept[i] for i in range(len(parts))])
     layers = tuple(Layer(pixels, name) for pixels, name in zip(made, parts, strict=True))
     side = run.model.picture_size
     return LayeredImage((side, side), layers, drawn=pictures.add(1.0).mul(0.5))

@@ -73,7 +73,7 @@ class MatryoshkaDenoiser:
         features = encoded.features.to(weight.device, weight.dtype)
         return self.read_text(features, valid, None if present is None else present.to(weight.device))
 
-    def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
+    def sampling_memory(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> int:
         """Bytes of a guided step beside the weights: features kept for the way up, text, the widest block."""
         levels = list(chain(self.config))
         kept = sum(_kept(config) for config in levels)

@@ -40,7 +40,7 @@ class T5Encoder(TextEncoder):
         super().__init__(transformers.T5EncoderModel(made).encoder)
         self.config = config
 
-    def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
+    def sampling_memory(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> int:
         """Bytes that reading so many texts takes: the widest layer, for texts of 128 tokens."""
         config, tokens = self.config, batch_size * _LONGEST
         feedforward = tokens * (3 * config.d_ff + 4 * config.d_model)

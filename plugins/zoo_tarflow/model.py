@@ -176,7 +176,7 @@ class TarFlow(nn.Module):
         """Move the volume-preserving model's prior variance towards the latents' [n, tokens, features]."""
         self.prior_variance.lerp_(z.detach().square().mean(dim=0), rate)
 
-    def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
+    def sampling_memory(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> int:
         """Bytes beside the weights: what guided decoding holds, or the activations of the denoising step."""
         c = self.config
         per_layer = batch_size * c.tokens * c.channels

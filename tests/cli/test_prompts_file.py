@@ -8,9 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from planned_parts import machine, session_of
 from prompt_folders import NAMES, PROMPTS, by_prompt, manifest, pictures, prompts, watched
 
+from zoo.errors import PluginError
 from zoo.io.metadata import read_provenance
+from zoo.io.prompt_files import Line, PromptFile
+from zoo.io.request import Request
+from zoo_cli.prompt_jobs import Job, read_jobs
 
 __all__ = ["prompts", "watched"]
 
@@ -196,7 +201,8 @@ def test_all_mistakes_are_told_at_once_and_nothing_is_drawn(zoo, prompts, monkey
         (("prompts.txt", "--grid"), 2, ("--prompts does not go with --grid",)),
         (("prompts.txt", "--overwrite"), 2, ("finished samples are never replaced",)),
         (("prompts.txt", "-o", "a.png"), 2, ("a.png is one file, expected a folder", "--out a/")),
-        (("prompts.txt", "-o", "prompts.txt"), 1, ("prompts.txt is a file, not a folder",)),
+        (("prompts.txt", "-o", "prompts.txt"), 2, ("prompts.txt is one file, expected a folder",)),
+        (("prompts.txt", "-o", "taken/manifest.jsonl"), 1, ("manifest.jsonl is a file, not a folder",)),
         (("prompts.txt", "--steps", 3, "--sampler", "toy-flat"), 2, ("has no option 'steps'",)),
         (("prompts.txt", "--seed", 2**63 - 2, "-n", 2), 2, ("seed is 9223372036854775806",)),
         (("prompts.txt", "--negative", "dust"), 2, ("takes no negative prompt",)),
@@ -237,3 +243,19 @@ def test_what_fails_while_drawing_leaves_no_empty_folder(zoo, prompts):
     Path("out").mkdir()
     zoo("sample", "toy", "--prompts", prompts, "-o", "out", "-O", "fail=yes")
     assert Path("out").is_dir(), "a folder of the user's is left alone"
+
+
+def test_packages_that_the_options_need_are_missed_before_any_line_is_read(tmp_path, monkeypatch):
+    """Once, as an error of its own, and not as a mistake of every line; what is not used may be missing."""
+    machine(monkeypatch)
+    session = session_of(tmp_path, decoder={"architecture": "lacking"}, tokenizer={"architecture": "lacking"})
+    lines = tuple(Line(number, prompt="a cat") for number in (1, 2))
+
+    def jobs(decoder: str) -> list[Job]:
+        defaults = Request(options={"decoder": decoder})
+        return read_jobs(session, "planned:one", PromptFile("lines.txt", lines), defaults)
+
+    assert len(jobs("none")) == 2
+    for decoder in ("pixel", "diffusion"):
+        with pytest.raises(PluginError, match="absent_package:Decoder cannot be loaded"):
+            jobs(decoder)

@@ -261,6 +261,7 @@ def test_json_is_an_object_for_one_reference(zoo, pulling):
             },
         ],
         "size": (4 << 20) + 5,
+        "missing": [],
     }
 
 

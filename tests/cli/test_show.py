@@ -165,13 +165,21 @@ def test_the_document_has_components_and_captions(full):
             "config": {"depth": 2, "inner": {"depth": 1, "scale": {"most": 4}}},
             "files": ["encoder-2", "encoder-1"],
             "dtype": "bfloat16",
+            "optional": False,
         },
-        "decoder": {"architecture": "decode", "config": {}, "files": ["decoder"], "dtype": None},
+        "decoder": {
+            "architecture": "decode",
+            "config": {},
+            "files": ["decoder"],
+            "dtype": None,
+            "optional": False,
+        },
         "words": {
             "architecture": "vocabulary",
             "config": {"words": ["a", "the"]},
             "files": [],
             "dtype": None,
+            "optional": False,
         },
     }
     without = full("show", "full", "--json").json

@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from zoo.errors import ExitCode
+import zoo as api
+from zoo.defaults import default_reference
+from zoo.errors import ExitCode, NotFound
+from zoo.io.artifacts import Image
 from zoo.io.images import read_image
+from zoo.session import Session
 from zoo.shapes.judging import agrees
 
 PAIR = "a large red circle left of a small blue square"
@@ -27,6 +32,44 @@ def test_a_prompt_alone_is_drawn_by_the_built_in_text_model(zoo):
 def test_without_a_prompt_the_other_built_in_model_draws(zoo):
     assert zoo("sample", "--class", "red circle", "--json").json["reference"] == "tarflow:shapes"
     assert zoo("sample", "--json").json["reference"] == "tarflow:shapes"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, "tarflow:shapes"),
+        ({"text": True}, "mdm:shapes"),
+        ({"parts": True}, "layerdiff:shapes"),
+        ({"parts": True, "text": True}, "layerdiff:shapes"),
+        ({"pictures": True}, "illume:shapes"),
+        ({"pictures": True, "text": True}, "illume:shapes"),
+    ],
+)
+def test_what_a_request_holds_chooses_the_built_in_model(zoo, given, expected):
+    assert default_reference(**given) == expected
+    assert zoo("config", "set", "model", "toy:shapes").code == 0
+    assert default_reference(**given) == "toy:shapes"
+
+
+def test_a_task_or_a_picture_alone_is_for_the_model_of_many_tasks(zoo, monkeypatch):
+    """On the command line and in Python; the options that follow may not change that."""
+    asked = []
+
+    def resolved(self, reference):
+        asked.append(reference)
+        raise NotFound("stopped here")
+
+    Image(torch.zeros(3, 32, 32)).save("x.png")
+    monkeypatch.setattr(Session, "resolve", resolved)
+    for arguments in (
+        ("--task", "describe", "--image", "x.png"),
+        ("--task", "text", "-p", "how many objects are there"),
+        ("--image", "x.png", "-p", "make it red"),
+    ):
+        assert zoo("sample", *arguments).code == ExitCode.NOT_FOUND
+    with pytest.raises(NotFound, match="stopped here"):
+        api.sample(task="describe", images={"image": torch.zeros(3, 32, 32)})
+    assert asked == ["illume:shapes"] * 4
 
 
 def test_the_configured_model_goes_before_both(zoo):

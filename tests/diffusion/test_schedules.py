@@ -202,6 +202,17 @@ def test_spacing_of_a_table(rule: Spacing, steps: int, expected: list[int]) -> N
     assert list(times(cosine_capped(1000), steps, rule)) == expected
 
 
+def test_leading_times_can_start_higher() -> None:
+    table = cosine_capped(1000)
+    assert list(times(table, 4, "leading", offset=1)) == [752, 502, 252, 2, 0]
+    assert list(times(table, 999, "leading", offset=1)) == [*range(1000, 1, -1), 0]
+    with pytest.raises(InvalidInput, match="1000 steps that start 1 above the cleanest of 1000 noise levels"):
+        times(table, 1000, "leading", offset=1)
+    for spacing, offset in (("leading", -1), ("trailing", 1), ("auto", 1)):
+        with pytest.raises(InvalidInput, match=f"offset is {offset}"):
+            times(table, 4, spacing, offset=offset)
+
+
 def test_respacing_rounds_halves_to_even() -> None:
     assert list(times(cosine_capped(8), 5, "respaced")) == [8, 6, 4, 3, 2, 0]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from zoo.errors import InvalidInput
@@ -61,6 +63,18 @@ def test_part_prompts_go_with_a_prompt_or_stand_alone():
     )
 
 
+def test_pictures_go_with_a_prompt_or_stand_alone(tmp_path):
+    text = '{"image": " a.png"}\n{"prompt": "a ring", "image": {"image": "a.png", "b": "/b.png"}, "seed": 2}'
+    file = parsed(text)
+    assert file.mistakes == () and file.folder == Path()
+    assert file.lines == (
+        Line(1, images={"image": " a.png"}),
+        Line(2, "a ring", images={"image": "a.png", "b": "/b.png"}, seed=2),
+    )
+    (tmp_path / "p.txt").write_text(text)
+    assert read_prompt_file(tmp_path / "p.txt").folder == tmp_path
+
+
 @pytest.mark.parametrize(
     ("line", "text", "hint"),
     [
@@ -71,6 +85,12 @@ def test_part_prompts_go_with_a_prompt_or_stand_alone():
         ('{"part_prompts": []}', "expected prompt or class, got neither", ""),
         ('{"prompt": "a", "part_prompts": "b"}', 'part_prompts is "b", expected a list of texts', ""),
         ('{"prompt": "a", "part_prompts": ["b", null]}', "expected a list of texts, such as", ""),
+        ('{"image": null}', "expected prompt or class, got neither", ""),
+        ('{"image": ""}', 'image is "", expected a path, or an object of paths by role', ""),
+        ('{"image": ["a.png"]}', 'image is ["a.png"], expected a path', ""),
+        ('{"image": {}}', "image is {}, expected a path", ""),
+        ('{"image": {"image": 1}}', 'image is {"image": 1}, expected a path', ""),
+        ('{"image": {"": "a.png"}}', "expected a path, or an object of paths by role", ""),
         ('{"prompt": null}', "expected prompt or class, got neither", ""),
         ('{"prompt": "a", "prompt": "b"}', "key 'prompt' stands there twice", ""),
         ('{"prompt": "a", "options": {"b": 1, "b": 2}}', "key 'b' stands there twice", ""),

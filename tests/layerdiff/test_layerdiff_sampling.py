@@ -33,7 +33,7 @@ def draw(
     loaded: LoadedModel,
     parts: Sequence[Any] = PARTS,
     prompts: Sequence[str] = (PROMPT,),
-    images: dict[str, Tensor] | None = None,
+    images: dict[str, Any] | None = None,
     seed: int = 5,
     num: int = 1,
     **options: Any,
@@ -137,6 +137,27 @@ def test_a_layer_that_is_restyled_stays_nearer_to_what_it_was(loaded: LoadedMode
     assert changes[0] < 0.8 * changes[-1]
 
 
+def test_every_sample_keeps_the_layers_of_a_picture_of_its_own(loaded: LoadedModel) -> None:
+    prompts, parts = (PROMPT, "a green ring", PROMPT), (PARTS, PAIR, PARTS)
+    layers = [rgba(image) for image in draw(loaded, parts, prompts, seed=40)]
+    new = ((*PARTS[:1], "a pink cross", PARTS[2]), ("", "a pink cross"), (*PARTS[:1], "a red ring", PARTS[2]))
+    together = draw(loaded, new, prompts, images={"layers": layers}, redraw=1, strength=0.5)
+    for row, before in enumerate(layers):
+        after = rgba(together[row])
+        kept = [i for i in range(len(before)) if i != 1]
+        assert torch.equal(after[kept], before[kept])
+        (alone,) = draw(
+            loaded,
+            new[row],
+            (prompts[row],),
+            images={"layers": before},
+            seed=5 + row,
+            redraw=1,
+            strength=0.5,
+        )
+        torch.testing.assert_close(after, rgba(alone), atol=1e-4, rtol=0)
+
+
 def test_previews_show_the_whole_picture_and_change_nothing(loaded: LoadedModel) -> None:
     seen: list[Tensor] = []
 
@@ -175,7 +196,7 @@ def test_previews_show_the_whole_picture_and_change_nothing(loaded: LoadedModel)
     ],
 )
 def test_what_does_not_fit_is_refused(
-    loaded: LoadedModel, parts: Any, images: dict[str, Tensor], options: dict[str, Any], reason: str
+    loaded: LoadedModel, parts: Any, images: dict[str, Any], options: dict[str, Any], reason: str
 ) -> None:
     with pytest.raises(InvalidInput, match=reason):
         draw(loaded, parts, images=images, **options)

@@ -165,10 +165,10 @@ def test_memory_is_at_least_what_is_kept_for_the_way_up() -> None:
             for module in modules:
                 module.register_forward_hook(lambda _m, _i, out: kept.append(out.numel()))
     predicted(network, ("a red circle",))
-    needed = network.sampling_memory(1, torch.float32)
+    needed = network.sampling_memory(1, torch.float32, torch.device("cpu"))
     assert sum(kept) * 4 < needed < 12 * sum(kept) * 4
-    assert network.sampling_memory(3, torch.float32) == 3 * needed
-    assert network.sampling_memory(1, torch.bfloat16) == needed // 2
+    assert network.sampling_memory(3, torch.float32, torch.device("cpu")) == 3 * needed
+    assert network.sampling_memory(1, torch.bfloat16, torch.device("cpu")) == needed // 2
 
 
 def test_the_card_names_a_sampler_that_fits() -> None:

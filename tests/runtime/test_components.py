@@ -56,7 +56,7 @@ class Scribe(nn.Module):
         features = self.weight * len(text) + self.extra
         return EncodedTexts(features.view(1, 1, 2), torch.ones(1, 1), torch.ones(1, dtype=torch.int64))
 
-    def sampling_memory(self, batch_size, dtype):
+    def sampling_memory(self, batch_size, dtype, device):
         return 1000
 
 
@@ -130,6 +130,10 @@ def opened_model(session: Session, **more) -> LoadedModel:
     return load("parts:one", device="cpu", session=session, **more)
 
 
+def kept(components: Components) -> set[str]:
+    return {role for role in components.parts if components.staying.keeps(role)}
+
+
 def colours(loaded: LoadedModel, *prompts: str) -> list[list[float]]:
     drawn = loaded.sample(Request(prompts=prompts))
     return [[round(value, 6) for value in image.pixels.flatten().tolist()] for image in drawn]
@@ -200,12 +204,11 @@ def test_what_a_run_takes_counts_the_larger_of_encoder_and_model(opened):
 
 
 def test_the_peak_on_a_gpu_has_the_model_in_it_all_the_time():
-    encoder = memory.PartNeed("text_encoder", 500, 20, stays=False)
+    encoder = memory.PartNeed("text_encoder", 500, 20, stays=False, stage="before")
     need = memory.MemoryNeed(torch.device("cuda"), 7, 100, 0, 50, (encoder,))
     assert need.peak == 100 + 520
-    kept = memory.MemoryNeed(
-        torch.device("cuda"), 7, 100, 0, 50, (memory.PartNeed("vae", 30, 0, stays=True),)
-    )
+    vae = memory.PartNeed("vae", 30, 0, stays=True, stage="with")
+    kept = memory.MemoryNeed(torch.device("cuda"), 7, 100, 0, 50, (vae,))
     assert kept.peak == 100 + 30 + 50
 
 
@@ -235,10 +238,16 @@ def test_an_unknown_architecture_of_a_component_is_told_before_loading(opened):
 
 def test_a_text_encoder_stays_on_a_gpu_as_long_as_it_fits_beside_the_model(opened, monkeypatch):
     on_cpu = opened_model(opened()).components
-    assert on_cpu.staying == {"plain"}, "weights of a CPU are mapped again when they are needed"
+    assert kept(on_cpu) == {"plain"}, "weights of a CPU are mapped again when they are needed"
     monkeypatch.setattr(memory, "available_memory", lambda device: 1000)
     there = {"device": torch.device("cuda"), "asked_dtype": torch.float32}
     parts = [dataclasses.replace(part, **there) for part in on_cpu.parts.values()]
     assert [part.bytes for part in parts] == [8, 4]
-    assert Components(on_cpu["model"], parts, room=8).staying == {"text_encoder", "plain"}
-    assert Components(on_cpu["model"], parts, room=7).staying == {"plain"}
+    assert kept(Components(on_cpu["model"], parts, room=12)) == {"text_encoder", "plain"}
+    assert kept(Components(on_cpu["model"], parts, room=11)) == {"plain"}, "4 bytes go to what has to stay"
+
+
+def test_weights_that_no_file_holds_are_told_before_anything_is_loaded(opened):
+    components = {**COMPONENTS, "bare": {"architecture": "painter"}}
+    with pytest.raises(WeightsError, match=r"the bare of parts:one has weights.*names no file"):
+        opened_model(opened(components))

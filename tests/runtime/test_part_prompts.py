@@ -145,6 +145,9 @@ def test_part_prompts_of_the_shapes_world_are_checked_and_derived(drawn):
     with pytest.raises(InvalidInput, match="it names 2 objects, expected one"):
         parts(part_prompts=["", "a red circle above a blue ring"])
     assert prepare(Session(), "toylayers", Request(prompts=pair)).items[0].part_prompts == ()
+    # A sampler that is registered for no task is taken to do what the card says.
+    with pytest.raises(InvalidInput, match="does not know the word 'mauve'"):
+        parts(sampler="toy-composite", prompts="a mauve ring")
 
 
 def test_a_sampler_that_makes_another_kind_than_it_says_is_told(drawn):

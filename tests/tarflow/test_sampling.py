@@ -155,7 +155,7 @@ def test_another_size_is_refused(loaded: LoadedModel) -> None:
 
 
 def test_memory_estimate_grows_with_the_batch(loaded: LoadedModel) -> None:
-    one, many = (loaded.model.sampling_memory(n, torch.float32) for n in (1, 10))
+    one, many = (loaded.model.sampling_memory(n, torch.float32, loaded.device) for n in (1, 10))
     assert 0 < one * 9 < many < one * 11
 
 

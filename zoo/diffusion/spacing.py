@@ -15,7 +15,9 @@ Spacing = Literal["auto", "respaced", "trailing", "leading", "linspace", "karras
 _TABLE_RULES = ("respaced", "trailing", "leading")
 
 
-def times(schedule: Schedule, steps: int, spacing: Spacing = "auto", rho: float = 7.0) -> tuple[float, ...]:
+def times(
+    schedule: Schedule, steps: int, spacing: Spacing = "auto", rho: float = 7.0, offset: int = 0
+) -> tuple[float, ...]:
     """`steps` times that fall from noise, and 0 at the end: steps + 1 numbers.
 
     auto: "respaced" for a table, "karras" for EDM, else "linspace".
@@ -24,16 +26,20 @@ def times(schedule: Schedule, steps: int, spacing: Spacing = "auto", rho: float 
     karras: even in (sigma / alpha)^(1 / rho) from `start` to `finest`, then 0 (arXiv 2206.00364, eq. 5).
     logsnr: even in log(alpha / sigma) from `start` to `finest`, then 0 (arXiv 2206.00927).
 
+    offset: entries by which "leading" starts and ends noisier; the other rules have no place for it.
+
     Raises `InvalidInput` for fewer than one step, more steps than a table has entries, or a rule that the
     schedule has no place for.
     """
     if steps < 1:
         raise InvalidInput(f"steps is {steps}, expected at least 1")
     rule = _own_rule(schedule) if spacing == "auto" else spacing
+    if offset < 0 or (offset and rule != "leading"):
+        raise InvalidInput(f"offset is {offset}, expected 0, or a positive number where spacing is 'leading'")
     if rule in ("karras", "logsnr"):
         return _by_noise(schedule, steps, rule, rho)
     if isinstance(schedule, TableSchedule):
-        return tuple(float(index) for index in _entries(schedule.steps, steps, rule))
+        return tuple(float(index) for index in _entries(schedule.steps, steps, rule, offset))
     if rule in _TABLE_RULES:
         others = [name for name in get_args(Spacing) if name not in _TABLE_RULES]
         raise InvalidInput(
@@ -57,10 +63,21 @@ def trailing(length: int, steps: int) -> list[int]:
     return [round(length * (1.0 - k / steps)) for k in range(steps)] + [0]
 
 
-def leading(length: int, steps: int) -> list[int]:
-    """1 + k floor(length / steps), falling: ends at the cleanest entry (arXiv 2010.02502's code)."""
+def leading(length: int, steps: int, offset: int = 0) -> list[int]:
+    """1 + offset + k floor(length / steps), falling (arXiv 2010.02502's code).
+
+    Ends at the cleanest entry, or with Stable Diffusion's offset of 1 at the one above it. Raises
+    `InvalidInput` where the offset leaves too few entries.
+    """
     stride = length // steps
-    return [1 + k * stride for k in reversed(range(steps))] + [0]
+    first = 1 + offset + (steps - 1) * stride
+    if first > length:
+        raise InvalidInput(
+            f"{steps} steps that start {offset} above the cleanest of {length} noise levels end above the "
+            f"noisiest",
+            "Take fewer steps.",
+        )
+    return [1 + offset + k * stride for k in reversed(range(steps))] + [0]
 
 
 def linspaced(length: int, steps: int) -> list[int]:
@@ -70,12 +87,12 @@ def linspaced(length: int, steps: int) -> list[int]:
     return [1 + round((length - 1) * k / (steps - 1)) for k in reversed(range(steps))] + [0]
 
 
-def _entries(length: int, steps: int, rule: Spacing) -> list[int]:
+def _entries(length: int, steps: int, rule: Spacing, offset: int) -> list[int]:
     if steps > length:
         raise InvalidInput(f"steps is {steps}, and this model has {length} noise levels")
-    return {"respaced": respaced, "trailing": trailing, "leading": leading, "linspace": linspaced}[rule](
-        length, steps
-    )
+    if rule == "leading":
+        return leading(length, steps, offset)
+    return {"respaced": respaced, "trailing": trailing, "linspace": linspaced}[rule](length, steps)
 
 
 def _own_rule(schedule: Schedule) -> Spacing:

@@ -32,6 +32,8 @@ class Provenance:
     prompt, class_name, class_id: the condition; None where the sample had none of that sort.
     negative: the negative prompt; None where none was given.
     part_prompts: what each part shows, such as each layer from back to front; empty where none was asked for.
+    images: the pictures that it was given, by role: "sha256", the digest of their 8-bit pixels
+        (`zoo.io.inputs.InputImage.digest`), and "path", as it was given, or None where a program made it.
     seed: seed of this very sample (of a run of several: seed of the run + index of the sample).
     sampler: name of the registered sampler.
     options: resolved sampler options, defaults included; JSON values only (tuples become lists).
@@ -48,6 +50,7 @@ class Provenance:
     prompt: str | None = None
     negative: str | None = None
     part_prompts: tuple[str, ...] = ()
+    images: Mapping[str, Mapping[str, str | None]] = field(default_factory=dict, hash=False)
     class_name: str | None = None
     class_id: int | None = None
     seed: int
@@ -69,12 +72,14 @@ class Provenance:
         object.__setattr__(self, "options", _json_options(self.options))
         object.__setattr__(self, "size", _checked_size(self.size))
         object.__setattr__(self, "part_prompts", _checked_texts("part_prompts", self.part_prompts))
+        object.__setattr__(self, "images", _checked_images(self.images))
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values only; `from_dict` is the inverse."""
         values = {name.name: getattr(self, name.name) for name in dataclasses.fields(self)}
         values["options"] = dict(self.options)
         values["part_prompts"] = list(self.part_prompts)
+        values["images"] = {role: dict(facts) for role, facts in self.images.items()}
         values["size"] = None if self.size is None else list(self.size)
         return values
 
@@ -88,7 +93,11 @@ class Provenance:
         if not isinstance(values, Mapping):
             raise ValueError(f"provenance: expected a mapping, got {values!r}")
         known = dataclasses.fields(cls)
-        required = [item.name for item in known if item.default is dataclasses.MISSING]
+        required = [
+            item.name
+            for item in known
+            if item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        ]
         missing = [name for name in required if name not in values]
         if missing:
             raise ValueError(f"provenance lacks {', '.join(missing)}")
@@ -123,6 +132,18 @@ def _checked_texts(name: str, texts: Any) -> tuple[str, ...]:
     return tuple(texts)
 
 
+def _checked_images(images: Any) -> dict[str, dict[str, str | None]]:
+    if not isinstance(images, Mapping) or not all(isinstance(role, str) for role in images):
+        raise ValueError(f"provenance field images: expected a mapping from roles, got {images!r}")
+    checked = {}
+    for role, facts in images.items():
+        digest, path = (facts.get("sha256"), facts.get("path")) if isinstance(facts, Mapping) else (None, 0)
+        if not isinstance(digest, str) or not (path is None or isinstance(path, str)):
+            raise ValueError(f"provenance field images: expected sha256 and path of '{role}', got {facts!r}")
+        checked[role] = {"sha256": digest, "path": path}
+    return checked
+
+
 def _checked_size(size: Any) -> tuple[int, int] | None:
     if size is None:
         return None
@@ -143,6 +164,10 @@ class Artifact(Protocol):
     of it. `kind` is a short lower-case name, fixed per class. `formats` maps each file format to its
     suffixes, with the default first; the suffix "" is a folder. `provenance` is None when the artifact was
     not made by one sample.
+
+    A class may say `inline: ClassVar[bool] = True` and have an attribute `text`, as `zoo.io.text.Text` does:
+    its artifacts are read where they are made. The command line writes their text to stdout, and a file only
+    where one is asked for.
     """
 
     kind: ClassVar[str]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 KINDS: Mapping[str, str] = {
     "image": "zoo.io.artifacts:Image",
     "layers": "zoo.io.layers:LayeredImage",
+    "text": "zoo.io.text:Text",
 }
 """Where the class of each kind of the core is. A plugin names its own class as "package.module:Class"."""
 
@@ -78,6 +79,24 @@ def check_extra(kind: type[Artifact], format: str) -> None:
             f"a {format.upper()} file needs the package '{module.replace('_', '-')}', which is not installed",
             f'pip install "zoo[{extra}]"',
         )
+
+
+def is_inline(makes: type[Artifact]) -> bool:
+    """Whether artifacts of a class are shown where they are made, and are files only where one is asked for.
+
+    A class tells it with `inline = True`; its artifacts then have an attribute `text`, which is shown.
+    """
+    return bool(getattr(makes, "inline", False))
+
+
+def inline_text(artifact: Artifact) -> str | None:
+    """What an inline artifact shows; None for any other. Raises PluginError for one without a text."""
+    if not is_inline(type(artifact)):
+        return None
+    text = getattr(artifact, "text", None)
+    if not isinstance(text, str):
+        raise PluginError(f"{type(artifact).__qualname__} is inline and has no text: its `text` is {text!r}")
+    return text
 
 
 def _known() -> str:

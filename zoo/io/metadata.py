@@ -2,7 +2,7 @@
 
 A file holds one JSON document: {"zoo": provenance}, or {"zoo_grid": [provenance, ...]} for a contact sheet.
 PNG has one iTXt text per key of it (UTF-8); WebP and JPEG have the whole of it in the EXIF UserComment. Where
-layered images have it is said in the module of each format.
+layered images and texts have it is said in the module of each format.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def exif_metadata(document: dict[str, Any]) -> bytes:
 def read_provenance(path: str | PathLike[str]) -> Provenance:
     """Return how the one sample in the file at `path` was made.
 
-    It is a PNG, WebP or JPEG picture, an OpenRaster file, a folder of layers, or a PSD file. Raises
-    InvalidInput when the file is missing, is none of these, has no zoo metadata or damaged metadata, or is a
-    grid of several samples (see `read_provenances`).
+    It is a PNG, WebP or JPEG picture, an OpenRaster file, a folder of layers, a PSD file, or the JSON file of
+    a text. Raises InvalidInput when the file is missing, is none of these, has no zoo metadata or damaged
+    metadata, or is a grid of several samples (see `read_provenances`).
     """
     key, entries = _read_entries(Path(path))
     if key == GRID_KEY:
@@ -106,7 +106,7 @@ def _stored_entries(path: Path) -> tuple[str, list[Provenance]]:
 
     format = layered_format(path)
     try:
-        document = _picture_document(path) if format is None else layered_document(path, format)
+        document = _other_document(path) if format is None else layered_document(path, format)
         for key in _KEYS:
             if key in document:
                 return key, _entries(key, document[key])
@@ -116,6 +116,14 @@ def _stored_entries(path: Path) -> tuple[str, list[Provenance]]:
             hint="Another program may have changed it; use an untouched copy of the file.",
         ) from error
     return "", []
+
+
+def _other_document(path: Path) -> dict[str, Any]:
+    """The document of a file that is not layered: of a text, else of a picture."""
+    from zoo.io.text import text_document
+
+    document = text_document(path)
+    return _picture_document(path) if document is None else document
 
 
 def _picture_document(path: Path) -> dict[str, Any]:

@@ -11,11 +11,15 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from zoo.errors import InvalidInput, did_you_mean
 from zoo.io.request import MAX_SEED, read_size
+
+USUAL_ROLE = "image"
+"""The role of a picture for which none is named."""
 
 SHOWN_IN_FULL = 5
 """So many mistakes are told with their reason; of the others, the numbers of their lines."""
@@ -25,8 +29,8 @@ SHOWN_IN_FULL = 5
 class Line:
     """What one line asks for. `number` counts from 1; None leaves a setting to the command line.
 
-    `prompt` or `class_` is given, never both; neither where `part_prompts` say it all. `size` is (height,
-    width) in pixels.
+    `prompt` or `class_` is given, never both; neither where `part_prompts` or `images` say it all. `images`
+    are paths by role, as they stand in the file. `size` is (height, width) in pixels.
     """
 
     number: int
@@ -34,6 +38,7 @@ class Line:
     class_: str | int | None = None
     negative: str | None = None
     part_prompts: tuple[str, ...] = ()
+    images: Mapping[str, str] = field(default_factory=dict)
     seed: int | None = None
     num: int | None = None
     size: tuple[int, int] | None = None
@@ -54,11 +59,15 @@ class Mistake:
 
 @dataclass(frozen=True)
 class PromptFile:
-    """The lines of a file that can be used, and what is wrong with the others."""
+    """The lines of a file that can be used, and what is wrong with the others.
+
+    Paths in it are relative to `folder`.
+    """
 
     name: str
     lines: tuple[Line, ...]
     mistakes: tuple[Mistake, ...] = ()
+    folder: Path = Path()
 
 
 def read_prompt_file(path: Path) -> PromptFile:
@@ -73,11 +82,16 @@ def read_prompt_file(path: Path) -> PromptFile:
         ) from error
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from error
-    return parse_prompts(data, str(path), objects=path.suffix.lower() == ".jsonl")
+    return parse_prompts(data, str(path), path.suffix.lower() == ".jsonl", path.parent)
 
 
-def parse_prompts(data: bytes, name: str, objects: bool = False) -> PromptFile:
-    """Read the lines of a file called `name`, in UTF-8; with `objects` each has to be a JSON object."""
+def parse_prompts(
+    data: bytes, name: str, objects: bool = False, folder: str | PathLike[str] = ""
+) -> PromptFile:
+    """Read the lines of a file called `name`, in UTF-8; with `objects` each has to be a JSON object.
+
+    folder: what paths in the file are relative to; by default the current one.
+    """
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         raise InvalidInput(f"{name} is in UTF-16, expected UTF-8", "Save it as UTF-8.")
     lines: list[Line] = []
@@ -90,7 +104,7 @@ def parse_prompts(data: bytes, name: str, objects: bool = False) -> PromptFile:
             mistakes.append(Mistake(number, error.message, error.hint))
         else:
             lines += [] if line is None else [line]
-    return PromptFile(name, tuple(lines), tuple(mistakes))
+    return PromptFile(name, tuple(lines), tuple(mistakes), Path(folder))
 
 
 def mistakes_error(name: str, mistakes: Sequence[Mistake]) -> InvalidInput:
@@ -172,10 +186,11 @@ def _from_object(number: int, values: dict[str, Any]) -> Line:
     given = {key: _READERS[key](value) for key, value in values.items() if value is not None}
     if "prompt" in given and "class" in given:
         raise InvalidInput("expected prompt or class, got both")
-    if "prompt" not in given and "class" not in given and not given.get("part_prompts"):
+    if not any((given.get("part_prompts"), "prompt" in given, "class" in given, "image" in given)):
         raise InvalidInput("expected prompt or class, got neither")
-    if "class" in given:
-        given["class_"] = given.pop("class")
+    for key, name in (("class", "class_"), ("image", "images")):
+        if key in given:
+            given[name] = given.pop(key)
     return Line(number, **given)
 
 
@@ -204,6 +219,12 @@ def _text(value: Any) -> str | None:
 def _texts(value: Any) -> tuple[str, ...] | None:
     texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
     return tuple(value) if texts else None
+
+
+def _images(value: Any) -> dict[str, str] | None:
+    images = {USUAL_ROLE: value} if isinstance(value, str) else value
+    told = isinstance(images, dict) and images and all(map(_some_text, [*images, *images.values()]))
+    return images if told else None
 
 
 def _some_text(value: Any) -> str | None:
@@ -243,6 +264,7 @@ _READERS: dict[str, Callable[[Any], Any]] = {
     "part_prompts": _reader(
         "part_prompts", 'a list of texts, such as ["a white background", "a red circle"]', _texts
     ),
+    "image": _reader("image", 'a path, or an object of paths by role, such as {"image": "cat.png"}', _images),
 }
 
 

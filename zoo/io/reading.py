@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 READERS: Mapping[str, str] = {
     "image": "zoo.io.reading:read_picture",
     "layers": "zoo.io.layers:read_layers",
+    "text": "zoo.io.text:read_text",
 }
 """The function that reads the files of each kind of the core. A class of a plugin has a class method
 `read(path)`, which raises InvalidInput for what is not of its kind, or cannot be read back."""

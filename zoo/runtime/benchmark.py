@@ -272,7 +272,7 @@ class _Bench:
         """What the first dtype tells."""
         return Report(
             reference=loaded.reference,
-            sampler=loaded.sampler(self._setup.request.sampler).name,
+            sampler=loaded.sampler_of(self._setup.request).name,
             device=str(loaded.device),
             dtype=dtype_name(loaded.dtype),
             repeat=self._setup.repeat,
@@ -367,15 +367,19 @@ def _drawing(
         # One negative prompt, or one sequence of part prompts, is for all samples as it is.
         if len(given := getattr(request, name)) > shared
     }
+    repeated["images"] = {
+        role: [request.images_of(i % request.conditions * request.num)[role] for i in range(size)]
+        for role in request.images
+    }
     wanted = replace(
         request,
         **repeated,
-        num=1 if request.prompts or request.classes else size,
+        num=1 if request.prompts or request.classes or request.images else size,
         options={**request.options, **options},
     )
     items, built = loaded.plan(wanted), loaded.options(wanted)
-    batch = Batch(items[:], request.size, request.images)
-    return built, lambda: loaded.draw(batch, built, batch.noise(), lambda *_: None, request.sampler)
+    batch, sampler = Batch(items[:], request.size), loaded.sampler_of(request).name
+    return built, lambda: loaded.draw(batch, built, batch.noise(), lambda *_: None, sampler)
 
 
 def _outcome(loaded: LoadedModel, setup: Setup, run: Callable[[], list[Artifact]]) -> _Outcome:
@@ -394,7 +398,7 @@ def _outcome(loaded: LoadedModel, setup: Setup, run: Callable[[], list[Artifact]
         raise
     except Exception as error:
         if not memory.is_out_of_memory(error):
-            raise sampler_failed(loaded.sampler(setup.request.sampler), error) from error
+            raise sampler_failed(loaded.sampler_of(setup.request), error) from error
         return _Outcome([], [], [])
     return _Outcome(seconds[1:], artifacts, findings)
 

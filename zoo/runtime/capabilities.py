@@ -19,6 +19,7 @@ from zoo.diffusion.parameterisations import Prediction
 from zoo.runtime.texts import TextEncoder
 
 if TYPE_CHECKING:
+    from zoo.nn.language_model import LanguageModel
     from zoo.runtime.sampling import Batch
 
 
@@ -170,6 +171,45 @@ class LayeredDenoiser(Protocol):
 
 
 @runtime_checkable
+class TokenLM(Protocol):
+    """`token-lm`: a causal language model over tokens, whatever they stand for: text, pictures, sizes.
+
+    Samplers generate with `zoo.runtime.tokens.engine.TokenEngine`. What else a model reads, such as a picture
+    given to it, comes in as embeddings of the prompt, which the model makes by methods of its own.
+    """
+
+    @property
+    def language_model(self) -> LanguageModel:
+        """The network, from embeddings to logits of the next token."""
+        ...
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """What the network reads for token ids int64 [...]: embeddings [..., width], each id by itself."""
+        ...
+
+
+@runtime_checkable
+class TextTokenizer(Protocol):
+    """`text-tokenizer`: texts as the ids of tokens, and back; a component of language models."""
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text alone, without anything around it; [] for the empty text.
+
+        What looks like a control token in it is plain text: no user's text becomes a control token. Raises
+        `InvalidInput` for what the tokenizer cannot write, such as a word outside a closed vocabulary.
+        """
+        ...
+
+    def control(self, name: str) -> int:
+        """The id of a control token, such as "<|im_start|>"; raises `InvalidInput` for an unknown one."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of ids; control tokens are left out."""
+        ...
+
+
+@runtime_checkable
 class ReadsFiles(Protocol):
     """`reads-files`: a component that needs files without tensors, such as the table of a tokenizer."""
 
@@ -185,8 +225,11 @@ class ReadsFiles(Protocol):
 class MemoryEstimate(Protocol):
     """`memory-estimate`: tells what sampling, or a component's work, takes beside the weights."""
 
-    def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
-        """Bytes of working memory for a batch."""
+    def sampling_memory(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> int:
+        """Bytes of working memory for a batch, with weights of a number format on a device.
+
+        Asked before anything is loaded, of a module that is on the meta device.
+        """
         ...
 
 
@@ -195,7 +238,9 @@ CAPABILITIES: dict[str, type] = {
     "autoregressive-flow": AutoregressiveFlow,
     "denoiser": Denoiser,
     "layered-denoiser": LayeredDenoiser,
+    "token-lm": TokenLM,
     "memory-estimate": MemoryEstimate,
     "text-encoder": TextEncoder,
+    "text-tokenizer": TextTokenizer,
     "reads-files": ReadsFiles,
 }

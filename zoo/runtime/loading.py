@@ -19,6 +19,7 @@ from zoo.registry import Architecture, Converter, resolve
 from zoo.runtime.shapes_only import shapes_only
 from zoo.store.checkpoints.formats import check_safetensors, looks_like, wrong_format
 from zoo.store.checkpoints.reading import read_checkpoint
+from zoo.store.checkpoints.shard_index import is_index, shard_names
 
 
 def build_meta(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
@@ -44,10 +45,13 @@ def build(architecture: Architecture, config: Mapping[str, Any]) -> nn.Module:
 def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     """Tensors of a safetensors file or a PyTorch checkpoint, told apart by content: mapped, not copied.
 
-    `entry` names the entry of a checkpoint that holds them, where the choice is not plain. Raises
+    A file whose name ends in `.index.json` stands for the files that it names, which lie beside it. `entry`
+    names the entry of a checkpoint that holds the tensors, where the choice is not plain. Raises
     `WeightsError` for a file that is neither, is damaged, or holds something else than tensors where they
     should be. Nothing that a file names is ever executed.
     """
+    if is_index(path.name):
+        return _read_shards(path, entry)
     kind = looks_like(path)
     if kind == "pytorch":
         return read_checkpoint(path, entry)
@@ -61,6 +65,17 @@ def read_tensors(path: Path, entry: str | None = None) -> dict[str, Tensor]:
         # Our own check knows better what is wrong, and what to do.
         check_safetensors(path)
         raise WeightsError(f"{path}: is not a safetensors file: {error}") from error
+
+
+def _read_shards(index: Path, entry: str | None) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name in shard_names(index):
+        read = read_tensors(index.with_name(name), entry)
+        twice = sorted(set(read) & set(tensors))
+        if twice:
+            raise WeightsError(f"{index}: two of the files that it names hold the tensor {twice[0]}")
+        tensors |= read
+    return tensors
 
 
 def needs_conversion(module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:

@@ -18,18 +18,18 @@ from zoo.io.artifacts import Artifact, Provenance
 from zoo.io.request import Request
 from zoo.registry import Architecture, Sampler, resolve
 from zoo.runtime import devices, memory
-from zoo.runtime.capabilities import AutoregressiveFlow, Likelihood
-from zoo.runtime.components import Components, check_components, parts
+from zoo.runtime.capabilities import Likelihood
+from zoo.runtime.components import Components, check_components, check_files, is_used
 from zoo.runtime.conditioning import class_id
 from zoo.runtime.loading import (
     assign,
-    build_meta,
     convert_tensors,
     mapped_bytes,
     needs_conversion,
     read_tensors,
 )
-from zoo.runtime.memory import MemoryNeed, PartNeed
+from zoo.runtime.memory import MemoryNeed
+from zoo.runtime.memory_plan import Placement, Wish, fitting_place, need_of_loaded, place
 from zoo.runtime.prepare import (
     check_kind,
     class_count,
@@ -93,38 +93,29 @@ class LoadedModel:
         """Number of classes; 0 for a model without."""
         return class_count(self.variant)
 
-    def sampler(self, name: str | None = None) -> Sampler:
-        """A sampler by name, or the card's; `InvalidInput` where the architecture lacks what it needs."""
-        return find_sampler(self.session, self.card, self.variant, self.architecture, name)
+    def sampler(self, name: str | None = None, task: str | None = None) -> Sampler:
+        """A sampler by name or for a task, else the card's; raises `InvalidInput` as `find_sampler` does."""
+        return find_sampler(self.session, self.card, self.variant, self.architecture, name, task)
+
+    def sampler_of(self, request: Request) -> Sampler:
+        """The sampler that a request asks for, by name or by task, else the card's."""
+        return self.sampler(request.sampler, request.task)
 
     def options(self, request: Request) -> Any:
         """The sampler's options for a request: card's defaults, then the request's own."""
-        return sampler_options(self.sampler(request.sampler), self.variant, request)
+        return sampler_options(self.sampler_of(request), self.variant, request)
 
     def plan(self, request: Request) -> Plan:
         """Every sample that a request asks for; raises `InvalidInput` before anything is computed."""
-        return planned(self.card, self.variant, self.sampler(request.sampler), request)
+        return planned(self.card, self.variant, self.sampler_of(request), request)
 
     def batch_size(self, request: Request) -> int:
         """How many samples of a request are drawn at once; raises `DoesNotFit` when one is too many."""
-        wanted = request.batch_size or memory.MAX_BATCH
-        return memory.fitting_batch(self.model, min(wanted, request.total), self.device, self.dtype)
+        return self.memory_need(request).batch_size
 
     def memory_need(self, request: Request) -> MemoryNeed:
-        """What a request will take at its peak, from now on."""
-        made = self.components
-        parts = made.parts.values() if isinstance(made, Components) else ()
-        staying = made.staying if isinstance(made, Components) else ()
-        return MemoryNeed(
-            device=self.device,
-            process=memory.process_bytes(),
-            weights=memory.weight_bytes(self.model, self.dtype),
-            mapped=self.mapped,
-            working=memory.working_bytes(self.model, self.batch_size(request), self.dtype),
-            parts=tuple(
-                PartNeed(part.role, part.bytes, part.working_bytes, part.role in staying) for part in parts
-            ),
-        )
+        """What a request will take, stage by stage, from now on; raises `DoesNotFit`."""
+        return need_of_loaded(self, request)
 
     def expect(self, texts: Iterable[str]) -> None:
         """Texts that will be asked for later, so that the text encoder is loaded once for all of them."""
@@ -208,7 +199,7 @@ class LoadedModel:
             raise
         except Exception as error:
             if not memory.is_out_of_memory(error):
-                raise sampler_failed(self.sampler(request.sampler), error) from error
+                raise sampler_failed(self.sampler_of(request), error) from error
             if len(batch) == 1:
                 raise memory.one_does_not_fit(self.reference, self.device) from error
         else:
@@ -221,8 +212,9 @@ class LoadedModel:
     def _draw_with_provenance(
         self, batch: Batch, options: Any, request: Request, on_step: OnStep
     ) -> list[Artifact]:
-        drawn = self.draw(batch, options, batch.noise(), on_step, request.sampler)
-        check_kind(self.sampler(request.sampler), drawn)
+        sampler = self.sampler_of(request)
+        drawn = self.draw(batch, options, batch.noise(), on_step, sampler.name)
+        check_kind(sampler, drawn)
         made = (self._provenance(item, options, request) for item in batch.items)
         return [
             dataclasses.replace(artifact, provenance=provenance)  # type: ignore[type-var]
@@ -241,7 +233,8 @@ class LoadedModel:
             class_name=self.variant.classes[item.class_id] if named and item.class_id is not None else None,
             class_id=item.class_id,
             seed=item.seed,
-            sampler=self.sampler(request.sampler).name,
+            images={role: image.facts for role, image in item.images.items()},
+            sampler=self.sampler_of(request).name,
             options=dataclasses.asdict(options),
             size=request.size,
             dtype=devices.dtype_name(self.dtype),
@@ -258,47 +251,66 @@ def load(
     sampler: str | None = None,
     session: Session | None = None,
     threads: int | None = None,
+    task: str | None = None,
+    request: Request | None = None,
 ) -> LoadedModel:
     """Load a variant: `load("tarflow:shapes")`.
 
     `weights` is a file of your own (safetensors, or a checkpoint that the card's converter reads) or a folder
-    with one `<role>.safetensors` for each component. `sampler` is checked against the architecture before
-    anything is loaded. `threads` sets the CPU threads, which else are chosen for each batch. Raises
-    `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or `InvalidInput`.
+    with one `<role>.safetensors` for each component. The `sampler`, or that of the `task`, is checked against
+    the architecture before anything is loaded. With a `request`, whose sampler or task it then is, that is
+    checked too, and memory for all that it takes, else for the weights. `threads` sets the CPU threads, which
+    else are chosen for each batch.
+
+    Raises `NotFound`, `NotPulled`, `WeightsError`, `PluginError`, `DoesNotFit` or `InvalidInput`.
     """
     session = session or default_session()
     card, variant = session.resolve(reference)
     architecture = session.architecture(card, variant)
-    find_sampler(session, card, variant, architecture, sampler)
-    check_components(session, card, variant)
-    name = f"{card.method}:{variant.name}"
-    module = build_meta(architecture, variant.config)
-    request = devices.DeviceRequest(name, memory.weight_bytes(module, torch.float32))
-    chosen = device or session.plugins.first("choose_device", request=request) or devices.core_device()
-    place = devices.checked_device(chosen)
-    number_format = devices.checked_dtype(dtype) if dtype else _default_dtype(module, variant, place)
+    asked = request or Request(sampler=sampler, task=task)
+    entry = find_sampler(session, card, variant, architecture, asked.sampler, asked.task)
+    options = sampler_options(entry, variant, asked)
+    if request is not None:
+        planned(card, variant, entry, request)
+    check_components(session, card, variant, options)
     given = Path(weights) if weights is not None else None
     paths = locate(card, variant, given)
-    memory.check_weights_fit(module, name, place, number_format)
+    check_files(session, card, variant, paths, options)
+    wish = Wish(session, card, variant, asked, options, paths, device, dtype)
+    placed = _weights_place(wish) if request is None else fitting_place(wish)[0]
+    module = placed.module
     tensors = _located_tensors(session, card, variant, module, paths["model"], given is None)
-    others = parts(session, card, variant, paths, place, devices.checked_dtype(dtype) if dtype else None)
-    mapped = mapped_bytes(tensors, place, number_format)
-    with cpu_threads(threads or suitable_threads(module, 1, place)):
-        assign(module, tensors, place, number_format, str(paths["model"]))
+    mapped = mapped_bytes(tensors, placed.device, placed.dtype)
+    with cpu_threads(threads or suitable_threads(module, 1, placed.device)):
+        assign(module, tensors, placed.device, placed.dtype, str(paths["model"]))
     source = str(paths["model"])
     if given is None:
         source = identity(card, variant, paths["model"]) or source
-    # What the model takes is there by now, on a GPU; one sample at a time has to fit beside what stays.
-    room = memory.plannable(place) - memory.working_bytes(module, 1, number_format)
-    components = Components(module, others, room)
     return LoadedModel(
-        card, variant, architecture, components, place, number_format, source, session, threads, mapped
+        card,
+        variant,
+        architecture,
+        Components(module, placed.parts, placed.room),
+        placed.device,
+        placed.dtype,
+        source,
+        session,
+        threads,
+        mapped,
     )
 
 
-def _default_dtype(module: nn.Module, variant: Variant, place: torch.device) -> torch.dtype:
-    blocks = module.blocks if isinstance(module, AutoregressiveFlow) else ()
-    return devices.default_dtype(variant.dtype, place, memory.heaviest(blocks, torch.float32))
+def _weights_place(wish: Wish) -> Placement:
+    """Where a variant is going to run, whatever is asked of it.
+
+    Raises `DoesNotFit` where the weights of the model, or of a component that is not optional, do not fit.
+    """
+    placed = place(wish)
+    memory.check_weights_fit(placed.module, wish.reference, placed.device, placed.dtype)
+    for part in placed.parts:
+        if is_used(part.role, part.component, wish.options) and not part.component.optional:
+            part.check_fits()
+    return placed
 
 
 def _located_tensors(
@@ -340,11 +352,14 @@ def sample(
     """Load and sample in one call: `zoo.sample(prompt="a red circle")`.
 
     `reference` defaults to the configured model, else the built-in default; the other arguments are those of
-    `Request` (`num`, `seed`, `classes`, `guidance`, `options`, ...).
+    `Request` (`num`, `seed`, `classes`, `images`, `task`, `guidance`, `options`, ...).
     """
     from zoo.defaults import default_reference
 
     prompts = () if prompt is None else prompt
-    reference = reference or default_reference(bool(prompts), bool(request.get("part_prompts")))
-    loaded = load(reference, device, dtype, weights, request.get("sampler"))
-    return list(loaded.sample(Request(prompts=prompts, **request)))
+    asked = Request(prompts=prompts, **request)
+    reference = reference or default_reference(
+        bool(asked.prompts), bool(asked.part_prompts), bool(asked.task or asked.images)
+    )
+    loaded = load(reference, device, dtype, weights, request=asked)
+    return list(loaded.sample(asked))

@@ -16,6 +16,7 @@ from zoo.runtime.noise import Noise, NoiseSource
 
 if TYPE_CHECKING:
     from zoo.io.artifacts import Artifact
+    from zoo.io.inputs import InputImage
     from zoo.runtime.model import LoadedModel
 
 
@@ -25,6 +26,9 @@ class OnStep(Protocol):
     `preview` is the batch's current estimate [n, c, h, w] in [-1, 1], detached and never written to again, or
     None. It never changes the result. An `OnStep` that has no use for some estimates has a method
     `wants_preview(step, total) -> bool`; samplers ask it through the function of this name.
+
+    An `OnStep` that shows texts while they are made has a method `text(row, piece) -> None`: row `row` of the
+    batch goes on with `piece`. Samplers that make texts call it through `tell_text`.
     """
 
     def __call__(self, step: int, total: int, preview: Tensor | None) -> None: ...
@@ -38,6 +42,16 @@ def wants_preview(on_step: OnStep, step: int, total: int) -> bool:
     """
     asked = getattr(on_step, "wants_preview", None)
     return True if asked is None else bool(asked(step, total))
+
+
+def tell_text(on_step: OnStep, row: int, piece: str) -> None:
+    """Hand on a piece of the text of row `row` as it is made; the pieces of a row together are its text.
+
+    An `OnStep` without a method `text` is told nothing.
+    """
+    told = getattr(on_step, "text", None)
+    if told is not None:
+        told(row, piece)
 
 
 class Unwatched:
@@ -64,7 +78,8 @@ class SampleFunction(Protocol):
 class Item:
     """One sample to draw: `index` within the request, its own seed, what it shows and what it avoids.
 
-    `part_prompts` say what each of its parts shows, such as the layers from back to front.
+    `part_prompts` say what each of its parts shows, such as the layers from back to front. `images` are the
+    pictures that it is given, by role.
     """
 
     index: int
@@ -73,6 +88,7 @@ class Item:
     class_id: int | None = None
     negative: str | None = None
     part_prompts: tuple[str, ...] = ()
+    images: Mapping[str, InputImage] = field(default_factory=dict, hash=False)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -86,7 +102,6 @@ class Batch:
 
     items: tuple[Item, ...]
     size: tuple[int, int] | None = None
-    images: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -105,6 +120,14 @@ class Batch:
     def part_prompts(self) -> tuple[tuple[str, ...], ...]:
         """Each sample's part prompts; empty where it has none."""
         return tuple(item.part_prompts for item in self.items)
+
+    def images_of(self, role: str) -> tuple[Tensor | None, ...]:
+        """The pixels that each sample is given in a role, as `InputImage` holds them; None where it has none.
+
+        Samples of one picture have the very same tensor, on the CPU. Sizes differ between samples.
+        """
+        found = (item.images.get(role) for item in self.items)
+        return tuple(None if image is None else image.pixels for image in found)
 
     @property
     def labels(self) -> Tensor | None:
@@ -154,7 +177,8 @@ class Plan(Sequence[Item]):
         if self._class_count and label is None:
             label = int(Noise([seed]).uniform("class", (1,)).item() * self._class_count)
         negative = self._request.negative_of(index)
-        return Item(index, seed, condition.prompt, label, negative, condition.part_prompts)
+        images = self._request.images_of(index)
+        return Item(index, seed, condition.prompt, label, negative, condition.part_prompts, images)
 
 
 def plan(
@@ -215,10 +239,10 @@ def _conditions(
                 f"Use --class with a number from 0 to {class_count - 1}.",
             )
         return [Condition(prompt, class_of_prompt(prompt, classes)) for prompt in request.prompts]
-    return [Condition(prompt) for prompt in request.prompts] or [Condition()]
+    return [Condition(prompt) for prompt in request.prompts] or [Condition()] * request.conditions
 
 
 def batches(items: Sequence[Item], size: int, request: Request) -> Iterator[Batch]:
     """Consecutive batches of at most `size` samples."""
     for start in range(0, len(items), size):
-        yield Batch(tuple(items[start : start + size]), request.size, request.images)
+        yield Batch(tuple(items[start : start + size]), request.size)

@@ -12,27 +12,36 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.errors import ExitCode, InvalidInput
+from zoo.io.kinds import inline_text, is_inline
 from zoo_cli.as_made import as_made, named, tell_differences
-from zoo_cli.output import Output, output_options
+from zoo_cli.inline_texts import StreamedText, print_text, streams, text_progress
+from zoo_cli.output import Output, clean, output_options
 from zoo_cli.running import (
     Seed,
     batch_option,
     device_options,
+    image_option,
     load_model,
     options_option,
     picture_of,
-    sampling_progress,
     show_warnings,
 )
+from zoo_cli.sample_report import images_entry
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from zoo.io.artifacts import Artifact, Image, Provenance
     from zoo.runtime.model import LoadedModel
-    from zoo.runtime.replaying import Replay
+    from zoo.runtime.replaying import Changes, Replay
     from zoo.session import Session
     from zoo_cli.destination import Destination
+
+#: What makes another sample; a picture may also be the one that it was made from.
+_CHANGES = ("seed", "guidance", "options", "place")
+
+#: So many characters of two texts are shown from where they part.
+_SHOWN = 40
 
 #: Rounding may differ between machines and batch sizes by so many of 255 grey levels.
 TOLERANCE = 1
@@ -42,6 +51,7 @@ TOLERANCE = 1
 @click.argument("files", metavar="FILE...", nargs=-1, required=True)
 @click.option("--seed", type=Seed(), help="Another seed, or 'random'.")
 @click.option("--guidance", type=float, help="Another guidance weight.")
+@image_option("Another picture to make it from, or the same one where it lies now; as in zoo sample.")
 @options_option
 @click.option("--check", is_flag=True, help="Write nothing; compare with the picture in the file.")
 @click.option(
@@ -56,35 +66,46 @@ def command(files: tuple[str, ...], out: Output, **given: Any) -> int:
 
     On the same machine the picture is the same to the pixel. A contact sheet is repeated as a whole. With
     --check nothing is written: the exit code is 1 when a picture differs by more than one of 255 grey levels.
-    What is no picture is repeated in its own format, and compared by the picture that shows it.
+    What is no picture is repeated in its own format, and compared by the picture that shows it. Texts are
+    printed, unless --out says where they go, and have to be the same to the letter.
 
     \b
     zoo replay red-circle.png --check
     zoo replay red-circle.png --seed 1 -O guidance=3
+    zoo replay answer.json --image moved/photo.png
     """
-    from zoo.runtime.replaying import Changes
-
-    changes = Changes(given["seed"], given["guidance"], dict(given["options"]))
-    if given["check"] and (changes or given["place"]):
+    if given["check"] and any(given[name] not in (None, ()) for name in _CHANGES):
         raise click.UsageError("--check compares with the original: it goes with no change and no --out.")
     if given["check"] and given["overwrite"]:
         raise click.UsageError("--check writes nothing: leave out --overwrite.")
     from zoo.session import Session
 
-    session = Session()
-    originals = [_read(session, named(Path(name)), changes, given["batch_size"]) for name in files]
+    session, changes = Session(), _changes(given)
+    originals = [_read(session, named(Path(name)), changes, given) for name in files]
     targets = [None if given["check"] else _target(o, given, len(originals)) for o in originals]
     runner = _Runner(session, out, given)
     results = []
     for original, target in zip(originals, targets, strict=True):
         if target is None:
-            result = _compare(original, _stored(original), runner.repeat(original))
+            result = _compare(original, runner.repeat(original))
+            out.line(result["line"])
+        elif target.printed:
+            result = _print(original, runner, one=len(originals) == 1)
         else:
             result = _write(original, runner.repeat(original), target)
+            out.line(result["path"])
         results.append(result)
-        out.line(result["line"])
     show_warnings(session, out)
     return _report(results, out, checked=bool(given["check"]))
+
+
+def _changes(given: dict[str, Any]) -> Changes:
+    from zoo.runtime.replaying import Changes
+    from zoo_cli.input_pictures import read_images, single_paths
+
+    single_paths(given["images"], "for all samples of the files")
+    images = {role: image for role, (image,) in read_images(given["images"]).items()}
+    return Changes(given["seed"], given["guidance"], dict(given["options"]), images)
 
 
 @dataclass(frozen=True)
@@ -100,13 +121,18 @@ class Original:
     makes: type[Artifact]
 
 
-def _read(session: Session, path: Path, changes: Any, batch_size: int | None) -> Original:
+def _read(session: Session, path: Path, changes: Changes, given: dict[str, Any]) -> Original:
     from zoo.io.artifacts import Image
     from zoo.runtime.prepare import prepare
     from zoo.runtime.replaying import replays
 
     provenances, grid = _provenances(session, path)
-    parts = tuple(replays(provenances, changes, batch_size))
+    if given["check"] and changes.differ_from(provenances):
+        raise InvalidInput(
+            f"{path} was made from another picture than the one that was given",
+            "--check compares with the original: give the very same picture, wherever it lies now.",
+        )
+    parts = tuple(replays(provenances, changes, given["batch_size"], beside=path.parent))
     made = [prepare(session, part.first.reference, part.request).makes for part in parts]
     return Original(path, parts, grid, Image if grid else made[0])
 
@@ -141,9 +167,11 @@ def _target(original: Original, given: dict[str, Any], files: int) -> Destinatio
     from zoo.io.reading import format_of
     from zoo_cli.destination import destination
 
-    place = given["place"] or f"{original.path.parent}/"
+    # What is inline is printed where there is no --out; anything else goes beside the original.
+    beside = None if is_inline(original.makes) else f"{original.path.parent}/"
+    place = given["place"] or beside
     target = destination(place, None, pictures=files, makes=original.makes, overwrite=given["overwrite"])
-    if target.file is not None:
+    if target.file is not None or target.printed:
         return target
     return dataclasses.replace(target, format=format_of(original.path, original.makes))
 
@@ -165,13 +193,26 @@ class _Runner:
         (artifact,) = drawn
         return artifact
 
-    def _draw(self, part: Replay) -> Iterator[Artifact]:
+    def print(self, original: Original, one: bool) -> Artifact:
+        """The text that lies in a file, made again and printed: as it comes, where it is the only `one`."""
+        (part,) = original.parts
+        streaming = streams(self._out, one, part.request.total)
+        (artifact,) = self._draw(part, streaming)
+        text = inline_text(artifact)
+        if text is not None and not streaming and self._out.mode == "text":
+            print_text(text)
+        return artifact
+
+    def _draw(self, part: Replay, streaming: bool = False) -> Iterator[Artifact]:
         loaded = self._model(part)
         tell_differences(part.first, loaded, self._out)
         total = part.request.total
-        title = f"replay {loaded.reference}"
-        with sampling_progress(self._out, title, total, loaded.batch_size(part.request)) as progress:
+        title, size = f"replay {loaded.reference}", loaded.batch_size(part.request)
+        with text_progress(self._out, title, total, size, streams=streaming) as progress:
             for index, artifact in enumerate(loaded.sample(part.request, progress.on_step)):
+                text = inline_text(artifact)
+                if isinstance(progress, StreamedText) and text is not None:
+                    progress.complete(text)
                 progress.finished(index + 1)
                 yield artifact
 
@@ -197,27 +238,55 @@ def _sheet(original: Original, images: Sequence[Image]) -> Image:
 
 
 def _write(original: Original, artifact: Artifact, target: Destination) -> dict[str, Any]:
-    made = original.parts[0]
     stem = original.path.name if original.path.is_dir() else original.path.stem
     path = target.place_for(f"{stem}-replay{original.makes.formats[target.format][0]}")
     saved = artifact.save(path, format=target.format, overwrite=target.overwrite)
-    entry = {"source": str(original.path), "path": str(saved), "kind": artifact.kind, "line": str(saved)}
+    return _entry(original, artifact, saved)
+
+
+def _print(original: Original, runner: _Runner, one: bool) -> dict[str, Any]:
+    return _entry(original, runner.print(original, one), None)
+
+
+def _entry(original: Original, artifact: Artifact, saved: Path | None) -> dict[str, Any]:
+    """What --json tells of a sample that was drawn again."""
+    made, text = original.parts[0], inline_text(artifact)
+    path = None if saved is None else str(saved)
+    entry = {"source": str(original.path), "path": path, "kind": artifact.kind}
     condition = {
         "prompt": made.first.prompt,
         "part_prompts": list(made.first.part_prompts),
         "class": made.first.class_name or made.first.class_id,
+        **images_entry(made.first.images if artifact.provenance is None else artifact.provenance.images),
     }
-    return {**entry, "reference": made.first.reference, "seed": made.request.seed, **condition}
+    said = {} if text is None else {"text": text}
+    return {**entry, **said, "reference": made.first.reference, "seed": made.request.seed, **condition}
 
 
-def _stored(original: Original) -> Tensor:
-    """The picture that shows what lies in a file, [c, h, w] in [0, 1]."""
+def _compare(original: Original, artifact: Artifact) -> dict[str, Any]:
+    """How a sample differs from what lies in its file."""
     from zoo.io.reading import read_artifact
 
-    return picture_of(read_artifact(original.path, original.makes)).pixels
+    there = read_artifact(original.path, original.makes)
+    entry = {"source": str(original.path), "reference": original.parts[0].first.reference}
+    before, now = inline_text(there), inline_text(artifact)
+    verdict = _texts_differ(before, now) if before is not None and now is not None else None
+    if verdict is None:
+        verdict = _pictures_differ(original, picture_of(there).pixels, artifact)
+    return {**entry, **verdict, "line": f"{original.path}: {verdict['line']}"}
 
 
-def _compare(original: Original, there: Tensor, artifact: Artifact) -> dict[str, Any]:
+def _texts_differ(before: str, now: str) -> dict[str, Any]:
+    if before == now:
+        return {"same": True, "max_difference": None, "line": "identical"}
+    both = enumerate(zip(before, now, strict=False))
+    place = next((i for i, (then, again) in both if then != again), min(len(before), len(now)))
+    shown = [repr(text[place : place + _SHOWN]) for text in (before, now)]
+    line = f"different from character {place + 1} on: {shown[0]} in the file, {shown[1]} now"
+    return {"same": False, "max_difference": None, "line": line}
+
+
+def _pictures_differ(original: Original, there: Tensor, artifact: Artifact) -> dict[str, Any]:
     """The largest difference to the file's picture in grey levels, after the file's own encoding."""
     from zoo.io.reading import format_of, read_artifact
 
@@ -226,11 +295,10 @@ def _compare(original: Original, there: Tensor, artifact: Artifact) -> dict[str,
         path = Path(folder, f"again{original.makes.formats[format][0]}")
         saved = artifact.save(path, format=format, metadata=False)
         again = picture_of(read_artifact(saved, original.makes)).pixels
-    entry = {"source": str(original.path), "reference": original.parts[0].first.reference}
     if there.shape != again.shape:
         sizes = [f"{t.shape[2]}x{t.shape[1]}" for t in (there, again)]
-        line = f"{original.path}: different: {sizes[0]} in the file, {sizes[1]} now"
-        return {**entry, "same": False, "max_difference": None, "line": line}
+        line = f"different: {sizes[0]} in the file, {sizes[1]} now"
+        return {"same": False, "max_difference": None, "line": line}
     levels = ((there - again).abs() * 255.0).round()
     most, share = int(levels.max()), float((levels > 0).float().mean())
     same = most <= TOLERANCE
@@ -239,12 +307,17 @@ def _compare(original: Original, there: Tensor, artifact: Artifact) -> dict[str,
         if most == 0
         else f"{'same' if same else 'different'}: at most {most} of 255, in {share:.1%} of values"
     )
-    return {**entry, "same": same, "max_difference": most, "line": f"{original.path}: {verdict}"}
+    return {"same": same, "max_difference": most, "line": verdict}
 
 
 def _report(results: list[dict[str, Any]], out: Output, checked: bool) -> int:
-    quiet = [result["source" if checked else "path"] for result in results]
+    quiet = [result["source"] if checked else _shown(result) for result in results]
     entries = [{key: value for key, value in result.items() if key != "line"} for result in results]
     out.result({"checks" if checked else "outputs": entries}, lambda: None, quiet)
     failed = checked and not all(result["same"] for result in results)
     return ExitCode.FAILED if failed else ExitCode.OK
+
+
+def _shown(result: dict[str, Any]) -> str:
+    """Where a sample lies, or the text itself that lies nowhere."""
+    return str(result["path"] or clean(result["text"]).removesuffix("\n"))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from zoo.errors import ExitCode, InvalidInput
+from zoo.io.kinds import inline_text
 from zoo_cli.arguments import reference_argument
+from zoo_cli.inline_texts import StreamedText, print_text, streams, text_progress
+from zoo_cli.memory_report import tell_plan
 from zoo_cli.output import Output, output_options
 from zoo_cli.running import (
     Count,
@@ -20,14 +23,14 @@ from zoo_cli.running import (
     batch_option,
     condition_options,
     device_options,
+    image_option,
     load_model,
     negative_option,
     part_prompt_option,
     picture_of,
     sampler_options,
-    sampling_progress,
     show_warnings,
-    tell_memory,
+    task_option,
     uninterrupted,
     where,
 )
@@ -35,6 +38,7 @@ from zoo_cli.sample_report import (
     class_of,
     condition,
     decoding_entry,
+    images_entry,
     item_condition,
     keep_decodings,
     samples,
@@ -42,18 +46,25 @@ from zoo_cli.sample_report import (
 )
 
 if TYPE_CHECKING:
-    from zoo.io.artifacts import Artifact, Image
+    from zoo.io.artifacts import Artifact, Image, Provenance
+    from zoo.io.inputs import InputImage
     from zoo.io.previews import Previews
     from zoo.io.request import Request
     from zoo.runtime.memory import MemoryNeed
     from zoo.runtime.model import LoadedModel
     from zoo.runtime.reports import Decoding
+    from zoo.session import Session
     from zoo_cli.destination import Destination
+    from zoo_cli.running import Counted
 
 
 @click.command("sample")
 @reference_argument(required=False)
+@task_option
 @condition_options
+@image_option(
+    "A picture to describe or to change; repeatable. ROLE=FILE for models that read several, each in a role."
+)
 @negative_option
 @part_prompt_option
 @click.option(
@@ -94,7 +105,8 @@ def command(reference: str | None, out: Output, **given: Any) -> int:
     """Draw samples from a model.
 
     REF is method[:variant], such as tarflow:shapes; without it, the configured model or the built-in one. The
-    same command gives the same pictures. Prints the path of each picture as soon as it is written.
+    same command gives the same samples. Prints the path of each as soon as it is written. Texts are printed
+    themselves, unless --out says where they go; a single one while it is made.
 
     \b
     zoo sample --prompt "a red circle"
@@ -102,24 +114,7 @@ def command(reference: str | None, out: Output, **given: Any) -> int:
     zoo sample --prompts prompts.txt -o pictures/
     """
     _check_together(given)
-    # Imported here, so that --help stays quick.
-    from zoo.io.request import Request
-
-    request = Request(
-        prompts=given["prompts"],
-        classes=given["classes"],
-        negatives=() if given["negative"] is None else given["negative"],
-        part_prompts=given["part_prompts"],
-        size=given["size"],
-        num=given["num"],
-        seed=given["seed"],
-        steps=given["steps"],
-        guidance=given["guidance"],
-        sampler=given["sampler"],
-        options=dict(given["options"]),
-        batch_size=given["batch_size"],
-    )
-    return _sample(reference, request, out, given)
+    return _sample(reference, out, given)
 
 
 def _check_together(given: dict[str, Any]) -> None:
@@ -140,19 +135,49 @@ def _check_together(given: dict[str, Any]) -> None:
         raise click.UsageError("--keep-previews keeps what --preview-every makes: give it a number of steps.")
 
 
-def _sample(reference: str | None, request: Request, out: Output, given: dict[str, Any]) -> int:
+def _sample(reference: str | None, out: Output, given: dict[str, Any]) -> int:
+    # Imported here, so that --help stays quick.
     from zoo.defaults import default_reference
     from zoo.session import Session
 
-    text = any(map(bool, (request.prompts, request.negatives, given["prompts_file"])))
-    session, name = Session(), reference or default_reference(text, bool(request.part_prompts))
+    text = any(map(bool, (given["prompts"], given["negative"] is not None, given["prompts_file"])))
+    pictures = bool(given["task"] or given["images"])
+    session, name = Session(), reference or default_reference(text, bool(given["part_prompts"]), pictures)
     # A wrong name is told before torch is imported, which takes longer than everything else here.
     session.resolve(name)
     if given["prompts_file"]:
         from zoo_cli.prompt_run import sample_prompts
 
-        return sample_prompts(session, name, request, out, given)
+        return sample_prompts(session, name, _request(given), out, given)
 
+    from zoo_cli.input_pictures import read_images
+
+    return _sample_request(session, name, _request(given, read_images(given["images"])), out, given)
+
+
+def _request(given: dict[str, Any], images: Mapping[str, Sequence[InputImage]] | None = None) -> Request:
+    """What the options ask for."""
+    from zoo.io.request import Request
+
+    return Request(
+        prompts=given["prompts"],
+        classes=given["classes"],
+        negatives=() if given["negative"] is None else given["negative"],
+        part_prompts=given["part_prompts"],
+        images=images or {},
+        size=given["size"],
+        num=given["num"],
+        seed=given["seed"],
+        steps=given["steps"],
+        guidance=given["guidance"],
+        task=given["task"],
+        sampler=given["sampler"],
+        options=dict(given["options"]),
+        batch_size=given["batch_size"],
+    )
+
+
+def _sample_request(session: Session, name: str, request: Request, out: Output, given: dict[str, Any]) -> int:
     from zoo.runtime.prepare import prepare
     from zoo_cli.destination import destination
 
@@ -171,8 +196,8 @@ def _sample(reference: str | None, request: Request, out: Output, given: dict[st
             f"previews lie beside single pictures, and only the sheet {target.file} was asked for",
             "Give a folder as --out, or leave out --preview-every.",
         )
-    loaded, load_seconds = load_model(session, name, out, given, request.sampler)
-    need = tell_memory(loaded, request, out)
+    need = tell_plan(session, name, [request], out, given)
+    loaded, load_seconds = load_model(session, name, out, given, prepared.sampler.name)
     run = Run(loaded, request, target, out, given["grid"], given["preview_every"], given["keep_previews"])
     started = time.perf_counter()
     try:
@@ -216,12 +241,15 @@ class Run:
         self.out.detail(f"drawing {total} in batches of {size}; threads: {threads}")
         tell_parts(self.loaded.plan(self.request)[:: self.request.num], self.out)
         previews = self._previews(self.preview_every) if self.preview_every else None
+        streaming = streams(self.out, self.target.printed, total)
         with (
-            sampling_progress(self.out, self.loaded.reference, total, size, previews) as progress,
+            text_progress(
+                self.out, self.loaded.reference, total, size, previews, streams=streaming
+            ) as progress,
             collecting() as findings,
         ):
             for artifact in self.loaded.sample(self.request, progress.on_step):
-                self._keep(artifact)
+                self._keep(artifact, progress)
                 if previews is not None:
                     previews.finished(len(self.outputs) - 1)
                 progress.finished(len(self.outputs))
@@ -242,22 +270,36 @@ class Run:
 
         return Previews(every, self.keep_previews, place, self.out.warning)
 
-    def _keep(self, artifact: Artifact) -> None:
+    def _keep(self, artifact: Artifact, progress: Counted) -> None:
         made = artifact.provenance
         assert made is not None
-        path = None
+        path, text = None, inline_text(artifact)
         # A file that lies there is also counted.
         with uninterrupted():
-            if self.singles:
+            if self.singles and not self.target.printed:
                 path = self.target.save(artifact, self.loaded.reference, condition(made), made.seed)
             if self.grid:
                 self.images.append(picture_of(artifact))
-            where_and_what = {"path": None if path is None else str(path), "kind": artifact.kind}
-            parts = list(made.part_prompts)
-            asked = {"prompt": made.prompt, "part_prompts": parts, "class": class_of(made)}
-            self.outputs.append({**where_and_what, "seed": made.seed, **asked})
+            self.outputs.append(self._entry(artifact, made, path, text))
         if path is not None:
             self._tell(path)
+        elif text is not None and self.target.printed:
+            self._show(text, progress)
+
+    def _entry(
+        self, artifact: Artifact, made: Provenance, path: Path | None, text: str | None
+    ) -> dict[str, Any]:
+        """What --json tells of a sample."""
+        where_and_what = {"path": None if path is None else str(path), "kind": artifact.kind}
+        asked = {"prompt": made.prompt, "part_prompts": list(made.part_prompts), "class": class_of(made)}
+        said = {} if text is None else {"text": text}
+        return {**where_and_what, **said, "seed": made.seed, **asked, **images_entry(made.images)}
+
+    def _show(self, text: str, progress: Counted) -> None:
+        if isinstance(progress, StreamedText):
+            progress.complete(text)
+        elif self.out.mode != "json":
+            print_text(text)
 
     def write_sheet(self) -> None:
         """Write the contact sheet of what is finished; a sample without a file of its own lies in it."""
@@ -272,7 +314,8 @@ class Run:
         self._tell(sheet)
         self.sheet = sheet
         for entry in self.outputs:
-            entry["path"] = entry["path"] or str(sheet)
+            if not self.target.printed:
+                entry["path"] = entry["path"] or str(sheet)
 
     def _tell(self, path: Path) -> None:
         # Both modes print bare paths; at once, so that a pipe can work on the first while the second is
@@ -288,12 +331,12 @@ def _report(run: Run, need: MemoryNeed, seconds: float, load_seconds: float) -> 
     loaded, made = run.loaded, len(run.outputs)
     document = {
         "reference": loaded.reference,
-        "sampler": loaded.sampler(run.request.sampler).name,
+        "sampler": loaded.sampler_of(run.request).name,
         "device": str(loaded.device),
         "dtype": dtype_name(loaded.dtype),
         "seconds": round(seconds, 3),
         "load_seconds": round(load_seconds, 3),
-        "memory": {"peak": need.peak, "weights": need.weights, "working": need.working},
+        "memory": need.to_dict(),
         "outputs": run.outputs,
         "decoding": [decoding_entry(made) for made in run.decodings],
         "grid": None if run.sheet is None else str(run.sheet),

@@ -108,12 +108,12 @@ def _facts(document: Mapping[str, Any]) -> list[tuple[str, object]]:
 
 
 def _sections(document: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
-    sampler = {key: value for key, value in document["sampler"].items() if key != "name"}
-    name, parts = document["sampler"].get("name"), document["components"]
+    sampler, parts, tasks = document["sampler"], document["components"], document["task_samplers"]
     return [
         (f"architecture {document['architecture']}", _settings(document["config"]) or ["no settings"]),
         *((f"{role}: {part['architecture']}", _component(part)) for role, part in parts.items()),
-        (f"sampler {name}", _settings(sampler) or ["no defaults"] if name else []),
+        (f"sampler {sampler.get('name')}", _defaults(sampler) if sampler else []),
+        *((f"task {task}: sampler {its['name']}", _defaults(its)) for task, its in tasks.items()),
         ("files", [line for file in document["files"] for line in _file(file)]),
         ("on this machine", _pulled(document["pulled"])),
         ("metrics", [f"{m['name']}: {m['value']:g}  ({m['source']})" for m in document["metrics"]]),
@@ -156,6 +156,11 @@ def _captions(world: str | None) -> str | None:
     return f"prompts follow the captions of the {world} world" if world else None
 
 
+def _defaults(sampler: Mapping[str, Any]) -> list[str]:
+    """The options that a card sets for a sampler."""
+    return _settings({key: value for key, value in sampler.items() if key != "name"}) or ["no defaults"]
+
+
 def _component(component: Mapping[str, Any]) -> list[str]:
     files, dtype = component["files"], component["dtype"]
     made = (
@@ -163,7 +168,9 @@ def _component(component: Mapping[str, Any]) -> list[str]:
         if files
         else "made without files"
     )
-    return [made, *([f"runs in {dtype}"] if dtype else []), *_settings(component["config"])]
+    facts = [f"runs in {dtype}"] if dtype else []
+    facts += ["made only for requests that use it"] if component["optional"] else []
+    return [made, *facts, *_settings(component["config"])]
 
 
 def _settings(values: Mapping[str, Any], room: int = LINE - 2, path: str = "") -> list[str]:

@@ -36,7 +36,7 @@ class Toy(nn.Module):
     def bits_per_dim(self, images, uniform):
         return (images.mean(dim=(1, 2, 3)) + uniform.mean(dim=(1, 2, 3))) / 256.0
 
-    def sampling_memory(self, batch_size: int, dtype: torch.dtype) -> int:
+    def sampling_memory(self, batch_size: int, dtype: torch.dtype, device: torch.device) -> int:
         return batch_size * 2**20
 
 

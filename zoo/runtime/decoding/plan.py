@@ -83,7 +83,7 @@ def choose(
     The model's largest block and its whole weigh so many bytes in `dtype`, its own format. `parallel`
     decoding has spans of changing length, which no graph is captured for.
     """
-    number_format = _computable(dtype, device)
+    number_format = computed_dtype(dtype, device)
     chosen: Layout | None
     if layout == "auto":
         chosen = _layout(device, rows, number_format, block_bytes)
@@ -93,7 +93,7 @@ def choose(
         layout=chosen,
         rows=rows,
         dtype=number_format,
-        cache_dtype=torch.float32 if device.type == "cpu" else number_format,
+        cache_dtype=cache_dtype(dtype, device),
         graphs=device.type == "cuda" and chosen == "rows" and not parallel,
         keep=model_bytes <= KEEP_BYTES,
     )
@@ -114,7 +114,13 @@ def _possible(layout: Layout, device: torch.device) -> Layout:
     return "rows" if layout == "packed" and (device.type != "cpu" or not packs()) else layout
 
 
-def _computable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+def cache_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format of keys and values, where the weights were loaded in `dtype`."""
+    return torch.float32 if device.type == "cpu" else dtype
+
+
+def computed_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """The number format that is computed with, where the weights were loaded in `dtype`."""
     if device.type != "cpu" or dtype == torch.float32:
         return dtype
     return dtype if dtype == torch.bfloat16 and native_bfloat16() else torch.float32
