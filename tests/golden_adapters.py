@@ -6,10 +6,12 @@ An adapter takes a `GoldenCase` and yields (output name, tensor) for every outpu
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from golden_cases import GoldenCase, Outputs, loaded_case
+from golden_illume import IllumeAdapter, IllumeCase, illume_manifest
 from golden_mdm import MDMAdapter, mdm_manifest
 from torch import Tensor
 
@@ -132,13 +134,36 @@ class TarFlowAdapter:
         return states, torch.stack([artifact.pixels for artifact in artifacts])
 
 
-ADAPTERS: dict[str, Callable[..., Callable[[], Outputs]]] = {"mdm": MDMAdapter, "tarflow": TarFlowAdapter}
+ADAPTERS: dict[str, Callable[..., Callable[[], Outputs]]] = {
+    "illume_plus": IllumeAdapter,
+    "mdm": MDMAdapter,
+    "tarflow": TarFlowAdapter,
+}
 
-#: (method, converter) of the manifests; the card's variants are matched by configuration.
-MANIFEST_CONVERTERS = {"mdm": "apple-mdm", "tarflow": "apple-tarflow"}
+#: Cases whose files are laid out otherwise than `GoldenCase` reads them, by method.
+CASES: dict[str, type[GoldenCase]] = {"illume_plus": IllumeCase}
+
+#: Methods that have another name here than in the golden data.
+NAMES = {"illume_plus": "illume"}
+
+#: Converter of an architecture's manifests; the card's variants are matched by configuration.
+MANIFEST_CONVERTERS = {
+    "dualvitok": "illume-dualvitok",
+    "illume-plus": "illume-plus",
+    "mdm-nested-unet": "apple-mdm",
+    "mdm-unet": "apple-mdm",
+    "tarflow": "apple-tarflow",
+}
 
 #: (architecture, configuration of ours) of a manifest, by method.
 MANIFEST_MODELS: dict[str, Callable[[Mapping[str, Any]], tuple[str, dict[str, Any]]]] = {
+    "illume": illume_manifest,
     "mdm": mdm_manifest,
     "tarflow": lambda manifest: ("tarflow", manifest["config"]),
 }
+
+
+def golden_case(folder: Path) -> GoldenCase:
+    """The case in a folder, as its method's cases are read."""
+    case = GoldenCase(folder)
+    return CASES.get(case.facts["method"], GoldenCase)(folder)
