@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import re
 import subprocess
@@ -12,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import zoo
-from zoo import cards
+from zoo import cards, hookspecs
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -42,6 +43,7 @@ TYPES = {
     "Mapping[str, Any]": "table",
     "Mapping[str, str]": "table of texts",
     "Mapping[str, Variant]": "tables",
+    "Mapping[str, Mapping[str, Any]]": "tables",
     "Mapping[str, Component]": "tables",
     "tuple[Metric, ...]": "list of tables",
     "tuple[File, ...]": "list of tables",
@@ -89,6 +91,15 @@ def test_the_guide_shows_no_other_code() -> None:
     text = guide("adding-a-method.md")
     blocks = re.findall(r"^(.*)\n```(?:python|toml)$", text, re.MULTILINE)
     assert [line for line in blocks if not re.fullmatch(r"<!-- zoo-example/\S+ -->", line)] == []
+
+
+def test_the_guide_tells_what_a_sampler_is_registered_with() -> None:
+    table = guide("adding-a-method.md").partition("\n| argument of `register` |")[2].partition("\n\n")[0]
+    told = re.findall(r"`(\w+)`", " ".join(re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)))
+    arguments = list(inspect.signature(hookspecs.RegisterSampler.__call__).parameters)
+    # These are in the example.
+    shown = {"self", "name", "sample", "options", "needs", "summary"}
+    assert set(told) == set(arguments) - shown
 
 
 def test_the_example_is_small() -> None:
@@ -201,10 +212,13 @@ def test_the_python_code_runs(tmp_path: Path) -> None:
 def commands(name: str) -> list[str]:
     """Every `zoo` command line in the shell blocks of a guide."""
     blocks = re.findall(r"^```(?:sh|console)\n(.*?)^```$", guide(name), re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in re.findall(r"^(?:\$ )?(zoo .*)$", block, re.MULTILINE)]
+    whole = "".join(blocks).replace("\\\n", "")
+    return re.findall(r"^(?:\$ )?(zoo .*)$", whole, re.MULTILINE)
 
 
-@pytest.mark.parametrize("name", ["sampling.md", "store.md", "adding-a-method.md", "architecture.md"])
+@pytest.mark.parametrize(
+    "name", ["sampling.md", "store.md", "tokens.md", "adding-a-method.md", "architecture.md", "../README.md"]
+)
 def test_commands_parse(name: str) -> None:
     """Verbs, options and their values exist; nothing is run."""
     import shlex
@@ -214,7 +228,8 @@ def test_commands_parse(name: str) -> None:
     found = commands(name)
     assert found or name == "architecture.md"
     for line in found:
-        words = shlex.split(line.partition("  #")[0])[1:]
+        # Without a comment, and without what the output is piped to.
+        words = shlex.split(re.split(r"  #| \| ", line)[0])[1:]
         root = cli.make_context("zoo", words, resilient_parsing=False)
         verb = words[0]
         command = cli.get_command(root, verb)
@@ -246,7 +261,7 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["architecture.md", "adding-a-method.md", "cards.md", "sampling.md", "store.md"]
+    "name", ["architecture.md", "adding-a-method.md", "cards.md", "sampling.md", "store.md", "tokens.md"]
 )
 def test_named_files_exist(name: str) -> None:
     """Paths of the repository in code font are those of files and folders that are there."""
