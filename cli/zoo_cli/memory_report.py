@@ -45,7 +45,7 @@ def tell_plan(
 def tell_need(need: MemoryNeed, out: Output) -> None:
     """Say what a run takes: always for large models, else only in detail."""
     for line in plan_lines(need, out.verbose):
-        (out.note if need.peak >= _WORTH_TELLING else out.detail)(line)
+        (out.note if need.taken >= _WORTH_TELLING else out.detail)(line)
 
 
 def plan_lines(need: MemoryNeed, whole: bool = False) -> list[str]:

@@ -137,10 +137,14 @@ class MemoryNeed:
     several: bool = False
 
     @property
+    def taken(self) -> int:
+        """The most that the run takes at any time, weights that the system might drop included."""
+        return max(sum(stage.held.values()) + stage.working for stage in self.stages)
+
+    @property
     def peak(self) -> int:
-        """The most at any time, weights that the system might drop included."""
-        most = max(sum(stage.held.values()) + stage.working for stage in self.stages)
-        return most + (self.process if self.device.type == "cpu" else 0)
+        """`taken`, and on a CPU what the process holds."""
+        return self.taken + (self.process if self.device.type == "cpu" else 0)
 
     @property
     def stages(self) -> tuple[StageNeed, ...]:
