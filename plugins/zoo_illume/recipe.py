@@ -117,14 +117,15 @@ class ShapesRecipe:
         vision.pixel.load_state_dict(tokenizer.pixel.encoder.state_dict())
 
     def batch(self, noise: NoiseSource, size: int) -> dict[str, Tensor]:
-        """`size` sequences, padded on the right to the longest.
+        """`size` sequences, task by task, padded on the right to the longest.
 
         ids: int64 [size, tokens], with `PICTURE` wherever an embedding of the given picture stands.
         targets: int64 [size, tokens], what follows each token, `NOTHING` where that is not learnt.
         lengths: int64 [size].
         given: [size, 3, 32, 32] in [-1, 1], the pictures that are read, zeros for rows without.
         """
-        examples = drawn_examples(noise, size, SHARES)
+        # By task, so that the trainer's slices, which are dealt out row by row, have as much to do.
+        examples = sorted(drawn_examples(noise, size, SHARES), key=lambda example: example.task)
         dropped = (noise.uniform("drop", (size,)) < PROMPT_DROP).tolist()
         codes = iter(self._written([wanted(*row) for row in zip(examples, dropped, strict=True)]))
         rows = [

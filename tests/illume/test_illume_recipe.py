@@ -128,6 +128,11 @@ def test_a_batch_is_a_function_of_noise(recipe: ShapesRecipe, batch: dict[str, T
     assert not torch.equal(recipe.batch(BatchNoise("other"), 48)["ids"][:, :8], batch["ids"][:, :8])
 
 
+def examples_of(noise: BatchNoise, count: int = 48) -> list[Example]:
+    """What a batch is made of, in its order."""
+    return sorted(drawn_examples(noise, count, SHARES), key=lambda example: example.task)
+
+
 def asked(prompts: Prompts, example: Example, drop: bool) -> list[int]:
     """The prompt that a sampler of the example's task would write."""
     if example.task == "text-to-image":
@@ -140,7 +145,7 @@ def asked(prompts: Prompts, example: Example, drop: bool) -> list[int]:
 def test_sequences_hold_what_the_samplers_would_ask(recipe: ShapesRecipe, batch: dict[str, Tensor]) -> None:
     """Prompts are those of `Prompts`, with as many places for a picture as the model reads."""
     prompts, read = recipe.setting.prompts, recipe.setting.config.picture_tokens(SIZE, SIZE)
-    examples = drawn_examples(BatchNoise("batch"), 48, SHARES)
+    examples = examples_of(BatchNoise("batch"))
     dropped = (BatchNoise("batch").uniform("drop", (48,)) < PROMPT_DROP).tolist()
     for index, (example, drop) in enumerate(zip(examples, dropped, strict=True)):
         ids = asked(prompts, example, drop)
@@ -156,7 +161,7 @@ def test_given_pictures_are_those_of_the_scenes_and_some_as_the_tokenizer_draws_
 ) -> None:
     rebuilt = (BatchNoise("batch").uniform("rebuilt", (48,)) < REBUILT).tolist()
     kinds: Counter[str] = Counter()
-    for index, example in enumerate(drawn_examples(BatchNoise("batch"), 48, SHARES)):
+    for index, example in enumerate(examples_of(BatchNoise("batch"))):
         given = batch["given"][index]
         if example.given is None:
             assert not given.any()
@@ -182,7 +187,7 @@ def test_answers_are_learnt_whole_and_pictures_where_they_can_choose(
     recipe: ShapesRecipe, batch: dict[str, Tensor]
 ) -> None:
     tokens, tokenizer = recipe.setting.config.tokens, recipe.setting.prompts.tokenizer
-    examples = drawn_examples(BatchNoise("batch"), 48, SHARES)
+    examples = examples_of(BatchNoise("batch"))
     kinds = Counter(example.task for example in examples)
     assert set(kinds) == set(SHARES)
     for index, example in enumerate(examples):
@@ -202,7 +207,7 @@ def test_a_sequence_decodes_to_the_picture_that_was_wanted(
 ) -> None:
     """The codes of an answer through the tokenizer are what the tokenizer makes of the scene's picture."""
     tokens, seen = recipe.setting.config.tokens, 0
-    examples = drawn_examples(BatchNoise("batch"), 48, SHARES)
+    examples = examples_of(BatchNoise("batch"))
     dropped = (BatchNoise("batch").uniform("drop", (48,)) < PROMPT_DROP).tolist()
     for index, (example, drop) in enumerate(zip(examples, dropped, strict=True)):
         if example.wanted is None:
@@ -260,7 +265,7 @@ def test_a_tenth_of_the_prompts_is_dropped(recipe: ShapesRecipe) -> None:
     drawings = dropped = 0
     for step in range(5):
         noise = BatchNoise("train", 0, step)
-        examples = drawn_examples(noise, 64, SHARES)
+        examples = examples_of(noise, 64)
         batch = recipe.batch(noise, 64)
         for index, example in enumerate(examples):
             if example.task == "text-to-image":

@@ -9,7 +9,6 @@ of sums.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -82,11 +81,10 @@ class Gradients:
 
 
 def _slices(batch: Mapping[str, Tensor], noise: NoiseSource, rows: int, count: int) -> list[Slice]:
-    """The batch in `count` parts of almost the same size."""
-    ends = [rows * index // count for index in range(count + 1)]
+    """The batch dealt out: rows of one kind that follow each other go to different workers."""
     return [
-        Slice(range(start, end), rows, {name: tensor[start:end] for name, tensor in batch.items()}, noise)
-        for start, end in itertools.pairwise(ends)
+        Slice(range(start, rows, count), rows, {name: t[start::count] for name, t in batch.items()}, noise)
+        for start in range(count)
     ]
 
 

@@ -40,7 +40,7 @@ class Recipe(Protocol):
         """Scalar to minimise: a mean over the rows of `batch`, which is on the model's device.
 
         A row's share depends on no other row, and on `noise` only through draws whose first dimension is the
-        batch: the trainer gives slices of a batch to several threads.
+        batch: the trainer deals a batch out, row by row, to workers.
         """
         ...
 
