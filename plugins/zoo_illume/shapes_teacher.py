@@ -34,7 +34,7 @@ def cell_contents(scenes: Sequence[Scene], size: int, cell: int) -> Tensor:
     contents = torch.zeros(len(scenes), CONTENT, side, side)
     items = [item for scene in scenes for item in scene.items]
     rows = torch.tensor([row for row, scene in enumerate(scenes) for _ in scene.items])
-    shares = F.avg_pool2d(_visible(scenes, items, size)[:, None], cell)[:, 0]
+    shares = F.avg_pool2d(visible(scenes, items, size)[:, None], cell)[:, 0]
     contents[:, :_SAID_OF_OBJECTS].index_add_(0, rows, _said(items, side) * shares.sqrt()[:, None])
     left = torch.ones(len(scenes), side, side).index_add_(0, rows, shares, alpha=-1.0)
     names = list(BACKGROUNDS)
@@ -43,6 +43,19 @@ def cell_contents(scenes: Sequence[Scene], size: int, cell: int) -> Tensor:
         F.one_hot(behind, len(names))[:, :, None, None] * left.clamp_min(0.0)[:, None]
     )
     return contents
+
+
+def visible(scenes: Sequence[Scene], items: Sequence[Item], size: int) -> Tensor:
+    """What can be seen of each object of each scene, all drawn at once: [objects, size, size] in [0, 1]."""
+    seen = masks(items, size)
+    full = seen.clone()
+    first = 0
+    for scene in scenes:
+        last = first + len(scene.items)
+        for behind in range(first, last - 1):
+            seen[behind] *= (1.0 - full[behind + 1 : last]).prod(0)
+        first = last
+    return seen
 
 
 def teacher_features(scenes: Sequence[Scene], size: int, cell: int, channels: int) -> Tensor:
@@ -54,19 +67,6 @@ def teacher_features(scenes: Sequence[Scene], size: int, cell: int, channels: in
     directions = torch.randn(CONTENT, channels, generator=generator("shapes teacher", channels))
     projected = cell_contents(scenes, size, cell).movedim(1, -1) @ directions
     return F.layer_norm(projected, (channels,), eps=1e-6).movedim(-1, 1)
-
-
-def _visible(scenes: Sequence[Scene], items: Sequence[Item], size: int) -> Tensor:
-    """What can be seen of each object of each scene, all drawn at once: [objects, size, size] in [0, 1]."""
-    visible = masks(items, size)
-    full = visible.clone()
-    first = 0
-    for scene in scenes:
-        last = first + len(scene.items)
-        for behind in range(first, last - 1):
-            visible[behind] *= (1.0 - full[behind + 1 : last]).prod(0)
-        first = last
-    return visible
 
 
 def _said(items: Sequence[Item], side: int) -> Tensor:

@@ -19,7 +19,7 @@ from zoo_illume.convolutions import Attention, ResidualBlock, SpatialNorm
 from zoo_illume.dualvitok import DualViTok
 from zoo_illume.pixel import PixelCodes
 from zoo_illume.semantic import SemanticCodes
-from zoo_illume.shapes_teacher import teacher_features
+from zoo_illume.shapes_teacher import teacher_features, visible
 from zoo_illume.simvq import SimVQ
 
 #: Side of the pictures, and of what a semantic code stands for, pixels.
@@ -49,10 +49,8 @@ TEACHING, RETURNING = 0.1, 0.1
 REACH, HOLDING = 1.5, 0.3
 #: Weight of the picture's loss. Flat pictures are soon nearly right, and what is left is all that counts.
 DRAWING = 4.0
-#: Side of the patches whose mean colour has a loss of its own, pixels, and its weight beside the others, with
-#: errors in units of the weakest object's contrast. An object of a wrong colour or shape is a small part of a
-#: picture, but all that is seen of it, and what hardly differs from its ground is soon lost.
-PATCH, SPOTS = 3, 1.6
+#: What counts as seen of an object, and the least area that it is taken for, pixels.
+SEEN, LEAST_AREA = 0.02, 4.0
 
 #: Objects of a scene. What there is to learn is where several meet; one alone is soon right.
 OBJECTS = (1, 2, 3, 3)
@@ -63,7 +61,10 @@ BRANCHES, MODULATION = 0.2, 0.3
 
 
 class ShapesTokenizerRecipe:
-    """The picture (absolute, squared and worst error) from both branches' codes, and its cells' meaning.
+    """The picture from the codes of both branches, and the meaning of its cells.
+
+    Errors of the picture are absolute, squared, and squared relative to its objects: few pixels show a small
+    one, and little of a faint one, but each has to be right.
 
     ILLUME+ keeps a vision transformer that was trained before; this one learns its features here, as
     `zoo_illume.shapes_teacher` has them, while the semantic branch learns to give them back through its
@@ -73,7 +74,7 @@ class ShapesTokenizerRecipe:
     seed = 0
     held_out = HELD_OUT  #: combinations that the scenes never show
     budget = Budget(
-        steps=32_000,
+        steps=25_000,
         batch_size=32,
         learning_rate=1.5e-3,
         final_learning_rate=1e-5,
@@ -105,12 +106,12 @@ class ShapesTokenizerRecipe:
                 _spread(quantiser, noise.normal(f"codes.{name}", quantiser.transform.weight.T.shape))
 
     def batch(self, noise: NoiseSource, size: int) -> dict[str, Tensor]:
-        """`size` pictures in [-1, 1], what the teacher says of their cells, and their `contrasts`."""
+        """`size` pictures in [-1, 1], what the teacher says of their cells, and their `object_weights`."""
         scenes = drawn_scenes(noise, size, OBJECTS)
         return {
             "images": render_all(scenes, SIZE) * 2.0 - 1.0,
             "meaning": teacher_features(scenes, SIZE, CELL, CHANNELS),
-            "contrasts": contrasts(scenes),
+            "weights": object_weights(scenes, SIZE),
         }
 
     def loss(self, model: nn.Module, batch: dict[str, Tensor], noise: NoiseSource) -> Tensor:
@@ -126,8 +127,9 @@ class ShapesTokenizerRecipe:
         meaning = _passed_on(semantic, blurred[:, 0], noise.normal("meaning", semantic.features.shape))
         details = _passed_on(pixel, blurred[:, 1], noise.normal("details", pixel.features.shape))
         drawn = tokenizer.decode_codes(meaning, details)
-        spots = _spots(drawn - images, batch["contrasts"])
-        picture = F.l1_loss(drawn, images) + F.mse_loss(drawn, images) + SPOTS * spots
+        picture = F.l1_loss(drawn, images) + F.mse_loss(drawn, images)
+        # Of numbers in [0, 1].
+        picture = picture + ((drawn - images).square() * 0.25 * batch["weights"]).sum((1, 2, 3)).mean()
         taught = F.mse_loss(semantic.target, batch["meaning"])
         # The transformer follows its teacher, not what the codes can hold.
         returned = F.mse_loss(tokenizer.decode_features(meaning), semantic.target.detach())
@@ -149,22 +151,24 @@ def _too_far(features: Tensor) -> Tensor:
     return F.relu(features.float().square().mean(1) - REACH).square().mean()
 
 
-def contrasts(scenes: Sequence[Scene]) -> Tensor:
-    """How far the colour of each scene's weakest object is from the background's, Euclidean in RGB: [n]."""
-    return torch.stack([_contrast(scene) for scene in scenes])
+def object_weights(scenes: Sequence[Scene], size: int) -> Tensor:
+    """How much a squared error counts at the objects of scenes and right beside them: [n, 1, size, size].
 
-
-def _contrast(scene: Scene) -> Tensor:
-    objects = colour_table({item.name: COLOURS[item.colour] for item in scene.items})
-    behind = colour_table({scene.background: BACKGROUNDS[scene.background]})
-    return (objects - behind).norm(dim=1).min()
-
-
-def _spots(difference: Tensor, contrast: Tensor) -> Tensor:
-    """The squared error of patches' mean colours; in each picture [n, 3, h, w] the worst ones count most."""
-    squared = F.avg_pool2d(difference, PATCH, stride=1).square().sum(1).flatten(1)
-    worst = squared.square().mean(1).clamp_min(1e-12).sqrt()
-    return (worst / contrast.square()).mean()
+    Errors relative to what there is to see: an object that is missing from a picture in [0, 1] has an error
+    of 1, however small or faint it is. Those of a scene are averaged.
+    """
+    weights = torch.zeros(len(scenes), 1, size, size)
+    items = [item for scene in scenes for item in scene.items]
+    rows = torch.tensor([row for row, scene in enumerate(scenes) for _ in scene.items])
+    shown = visible(scenes, items, size)
+    near = F.max_pool2d((shown > SEEN).float()[:, None], 3, stride=1, padding=1)
+    colours, grounds = colour_table(COLOURS), colour_table(BACKGROUNDS)
+    objects = colours[[list(COLOURS).index(item.colour) for item in items]]
+    behind = grounds[[list(BACKGROUNDS).index(scenes[row].background) for row in rows.tolist()]]
+    contrast = (objects - behind).square().sum(1)
+    share = torch.tensor([1.0 / len(scenes[row].items) for row in rows.tolist()])
+    scale = share / (contrast * shown.sum((1, 2)).clamp_min(LEAST_AREA))
+    return weights.index_add_(0, rows, near * scale[:, None, None, None])
 
 
 def _quieten(model: nn.Module) -> None:

@@ -13,7 +13,8 @@ from torch import Tensor
 from zoo.runtime.loading import build
 from zoo.runtime.noise import BatchNoise
 from zoo.session import Session
-from zoo.shapes import BACKGROUNDS, COLOURS, HELD_OUT, Item, Scene, judge, sample_scene
+from zoo.shapes import BACKGROUNDS, HELD_OUT, Item, Scene, judge, sample_scene
+from zoo.shapes.rendering import render_all
 from zoo.training.gradients import Gradients
 from zoo.training.trainer import Trainer
 from zoo_illume.config import DualViTokConfig
@@ -29,14 +30,12 @@ from zoo_illume.tokenizer_recipe import (
     MODULATION,
     NOISE,
     PACE,
-    PATCH,
     REACH,
     RETURNING,
     SIZE,
-    SPOTS,
     TEACHING,
     ShapesTokenizerRecipe,
-    contrasts,
+    object_weights,
 )
 
 #: A tokenizer with the card's codes and a tenth of its weights.
@@ -149,14 +148,26 @@ def test_features_are_a_fixed_projection_without_mean_and_scale() -> None:
     assert torch.allclose(features, alone, atol=1e-6)
 
 
-def test_the_contrast_is_that_of_the_weakest_object() -> None:
-    pink, black = COLOURS["pink"], BACKGROUNDS["black"]
-    one = Scene("black", (Item("ring", "pink", "large", (1, 1)),))
-    both = Scene("black", (*one.items, Item("cross", "blue", "small", (0, 0))))
-    blue = COLOURS["blue"]
-    expected = [math.dist(pink, black) / 255, math.dist(blue, black) / 255]
-    assert expected[1] < expected[0]
-    assert contrasts([one, both]).tolist() == pytest.approx(expected, rel=1e-5)
+@pytest.mark.parametrize(
+    ("size", "colour", "background"), [("small", "pink", "silver"), ("large", "red", "white")]
+)
+def test_a_missing_object_is_an_error_of_one(size: str, colour: str, background: str) -> None:
+    scene = Scene(background, (Item("square", colour, size, (1, 1)),))
+    ground = torch.tensor(BACKGROUNDS[background]).view(1, 3, 1, 1) / 255
+    missing = (render_all([scene], SIZE) - ground).square()
+    weights = object_weights([scene], SIZE)
+    assert weights.shape == (1, 1, SIZE, SIZE)
+    # Antialiased edges are squared here and not in the area.
+    assert float((missing * weights).sum()) == pytest.approx(1.0, abs=0.15)
+
+
+def test_errors_count_at_objects_and_right_beside_them_alone() -> None:
+    both = Scene("black", (Item("ring", "pink", "large", (1, 1)), Item("cross", "blue", "small", (0, 0))))
+    alone = [Scene("black", (item,)) for item in both.items]
+    together, *parts = object_weights([both, *alone], SIZE)
+    assert torch.allclose(together, (parts[0] + parts[1]) / 2)
+    touched = render_all([both], SIZE)[0].amax(0) > 0.05
+    assert bool((together[0][touched] > 0).all()) and float((together > 0).float().mean()) < 0.3
 
 
 def test_different_contents_have_different_features() -> None:
@@ -223,7 +234,7 @@ def test_a_batch_is_a_function_of_noise_and_shows_what_training_may_show() -> No
     recipe = ShapesTokenizerRecipe()
     batch = recipe.batch(BatchNoise("train", 0, 3), 16)
     again = recipe.batch(BatchNoise("train", 0, 3), 16)
-    assert set(batch) == {"images", "meaning", "contrasts"}
+    assert set(batch) == {"images", "meaning", "weights"}
     assert all(torch.equal(batch[name], again[name]) for name in batch)
     assert batch["images"].shape == (16, 3, 32, 32) and batch["meaning"].shape == (16, CHANNELS, 4, 4)
     assert (float(batch["images"].min()), float(batch["images"].max())) == (-1.0, 1.0)
@@ -245,10 +256,8 @@ def written_out(tokenizer: DualViTok, batch: dict[str, Tensor], noise: BatchNois
             for branch, codes in enumerate((encoded.semantic, encoded.pixel))
         ]
         difference = tokenizer.decode_codes(passed[0], passed[1]) - images
-        patches = difference.unfold(2, PATCH, 1).unfold(3, PATCH, 1).mean((-2, -1))
-        contrast = float(batch["contrasts"][row])
-        spots = SPOTS * patches.square().sum(1).square().mean().sqrt() / contrast**2
-        total += DRAWING * float(difference.abs().mean() + difference.square().mean() + spots)
+        relative = (difference.square() / 4 * batch["weights"][row]).sum()
+        total += DRAWING * float(difference.abs().mean() + difference.square().mean() + relative)
         total += TEACHING * float((encoded.semantic.target - meaning).square().mean())
         returned = tokenizer.decode_features(passed[0]) - encoded.semantic.target
         total += RETURNING * float(returned.square().mean())
