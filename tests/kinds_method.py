@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from safetensors.torch import save_file
-from third_party import entry_points
+from third_party import install_toy
 from toy_method import tensors
 
 LAYERS_CARD = """
@@ -62,23 +60,12 @@ files = [{ role = "model", source = ["toy.safetensors"] }]
 
 def install(site: Path) -> None:
     """Put the package into `site` as pip would."""
-    package = site / "zoo_toy_kinds"
-    source = Path(__file__).parent / "toy" / "zoo_toy_kinds"
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    cards = package / "cards"
-    cards.mkdir()
-    save_file(tensors(), cards / "toy.safetensors")
-    (cards / "toylayers.toml").write_text(LAYERS_CARD, encoding="utf-8")
-    (cards / "toynotes.toml").write_text(NOTES_CARD, encoding="utf-8")
     groups = {
         "zoo.plugins": {"toynotes": "zoo_toy_kinds"},
         "zoo.cards": {"toykinds": "zoo_toy_kinds:cards"},
     }
-    info = site / "zoo_toy_kinds-1.0.dist-info"
-    info.mkdir()
-    metadata = "Metadata-Version: 2.1\nName: zoo-toy-kinds\nVersion: 1.0\n"
-    (info / "METADATA").write_text(metadata, encoding="utf-8")
-    (info / "entry_points.txt").write_text(entry_points(groups), encoding="utf-8")
+    cards = {"toylayers": LAYERS_CARD, "toynotes": NOTES_CARD}
+    install_toy(site, "zoo_toy_kinds", groups, cards, {"toy.safetensors": tensors()})
 
 
 @pytest.fixture(scope="session")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
-from third_party import entry_points
+from third_party import install_toy
 from toy_method import tensors
 
 from zoo.io.artifacts import Image
@@ -46,22 +44,11 @@ default = "base"
 
 def install(site: Path) -> None:
     """Put the package into `site` as pip would."""
-    package = site / "zoo_toy_pictures"
-    source = Path(__file__).parent / "toy" / "zoo_toy_pictures"
-    shutil.copytree(source, package, ignore=shutil.ignore_patterns("__pycache__"))
-    cards = package / "cards"
-    cards.mkdir()
-    save_file(tensors(), cards / "toy.safetensors")
-    (cards / "toypictures.toml").write_text(CARD, encoding="utf-8")
     groups = {
         "zoo.plugins": {"toypictures": "zoo_toy_pictures"},
         "zoo.cards": {"toypictures": "zoo_toy_pictures:cards"},
     }
-    info = site / "zoo_toy_pictures-1.0.dist-info"
-    info.mkdir()
-    metadata = "Metadata-Version: 2.1\nName: zoo-toy-pictures\nVersion: 1.0\n"
-    (info / "METADATA").write_text(metadata, encoding="utf-8")
-    (info / "entry_points.txt").write_text(entry_points(groups), encoding="utf-8")
+    install_toy(site, "zoo_toy_pictures", groups, {"toypictures": CARD}, {"toy.safetensors": tensors()})
 
 
 @pytest.fixture(scope="session")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
+
+from safetensors.torch import save_file
+from torch import Tensor
 
 #: A card whose architecture and sampler carry the method's name.
 CARD = """
@@ -47,9 +51,38 @@ def install(
     package = site / name
     package.mkdir(parents=True)
     (package / "__init__.py").write_text(code, encoding="utf-8")
-    for method, text in (cards or {}).items():
-        (package / "cards").mkdir(exist_ok=True)
-        (package / "cards" / f"{method}.toml").write_text(text, encoding="utf-8")
+    _finish(site, distribution, groups, cards or {}, version)
+
+
+def install_toy(
+    site: Path,
+    package: str,
+    groups: Mapping[str, Mapping[str, str]],
+    cards: Mapping[str, str],
+    weights: Mapping[str, Mapping[str, Tensor]],
+) -> None:
+    """Install the package of this name from the folder `toy`, with cards and the files that they name."""
+    source = Path(__file__).parent / "toy" / package
+    shutil.copytree(source, site / package, ignore=shutil.ignore_patterns("__pycache__"))
+    _finish(site, package.replace("_", "-"), groups, cards)
+    for name, tensors in weights.items():
+        path = site / package / "cards" / name
+        path.parent.mkdir(exist_ok=True)
+        save_file(dict(tensors), path)
+
+
+def _finish(
+    site: Path,
+    distribution: str,
+    groups: Mapping[str, Mapping[str, str]],
+    cards: Mapping[str, str],
+    version: str = "1.0",
+) -> None:
+    """Cards and metadata of a distribution whose code is in place."""
+    name = distribution.replace("-", "_")
+    for method, text in cards.items():
+        (site / name / "cards").mkdir(exist_ok=True)
+        (site / name / "cards" / f"{method}.toml").write_text(text, encoding="utf-8")
     info = site / f"{name}-{version}.dist-info"
     info.mkdir()
     metadata = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"

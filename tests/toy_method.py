@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
+from third_party import install_toy
 
 from zoo.shapes.scene import CLASSES
 
@@ -116,14 +116,6 @@ recipe = "toy"
 {_FILE.format(name="shapes", source="toy.safetensors")}
 """
 
-ENTRY_POINTS = """
-[zoo.plugins]
-toy = zoo_toy
-
-[zoo.cards]
-toy = zoo_toy:cards
-"""
-
 
 def tensors(features: int = 4) -> dict[str, torch.Tensor]:
     """Weights of the toy architecture."""
@@ -136,19 +128,9 @@ def tensors(features: int = 4) -> dict[str, torch.Tensor]:
 
 def install(site: Path) -> None:
     """Put the package into `site` as pip would: code, cards, weights and entry points."""
-    package = site / "zoo_toy"
-    shutil.copytree(
-        Path(__file__).parent / "toy" / "zoo_toy", package, ignore=shutil.ignore_patterns("__pycache__")
-    )
-    weights = package / "cards" / "weights"
-    weights.mkdir(parents=True)
-    save_file(tensors(), weights / "toy.safetensors")
-    (package / "cards" / "toy.toml").write_text(CARD, encoding="utf-8")
-    (package / "cards" / "toytext.toml").write_text(TEXT_CARD, encoding="utf-8")
-    info = site / "zoo_toy-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: zoo-toy\nVersion: 1.0\n", encoding="utf-8")
-    (info / "entry_points.txt").write_text(ENTRY_POINTS, encoding="utf-8")
+    groups = {"zoo.plugins": {"toy": "zoo_toy"}, "zoo.cards": {"toy": "zoo_toy:cards"}}
+    cards = {"toy": CARD, "toytext": TEXT_CARD}
+    install_toy(site, "zoo_toy", groups, cards, {"weights/toy.safetensors": tensors()})
 
 
 @dataclass(frozen=True)

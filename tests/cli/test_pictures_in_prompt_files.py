@@ -6,25 +6,12 @@ import json
 from pathlib import Path
 
 import torch
-from pictures_method import (
-    DARK,
-    LIGHT,
-    TELL,
-    digest,
-    given,
-    listing,
-    no_loading,
-    pictures,
-    pictures_site,
-    telling,
-)
+from pictures_method import DARK, LIGHT, TELL, digest, listing
 from prompt_folders import manifest
 
 from zoo.io.artifacts import Image
 from zoo.io.text import Text, read_text
 from zoo.runtime.sampling import tell_text
-
-__all__ = ["given", "no_loading", "pictures", "pictures_site", "telling"]
 
 
 def write_lines(path, *lines):

@@ -10,26 +10,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_method import (
-    DARK,
-    LIGHT,
-    TELL,
-    digest,
-    given,
-    listing,
-    no_loading,
-    pictures,
-    pictures_site,
-    telling,
-)
+from pictures_method import DARK, LIGHT, TELL, digest, listing
 
 from zoo.io.artifacts import Image
 from zoo.io.images import read_image
 from zoo.io.metadata import read_provenance, read_provenances
 from zoo.io.text import Text, read_text
 from zoo.runtime.sampling import tell_text
-
-__all__ = ["given", "no_loading", "pictures", "pictures_site", "telling"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
