@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from zoo.runtime.noise import NoiseSource
-from zoo.training.recipe import Budget
+from zoo.training.recipe import Budget, Recipe
 from zoo.training.trainer import Trainer, learning_rate, train
 
 
 class Line:
-    """Fits y = 3 x - 1."""
+    """Fits y = 3 x - 1 with a `Linear(1, 1)`."""
 
     seed = 4
     budget = Budget(
@@ -31,9 +31,32 @@ class Line:
         return (model(batch["x"]) - target).square().mean()
 
 
-def trainer() -> Trainer:
+class Offset(Line):
+    """Fits the bias alone, to y = 3 x + 1."""
+
+    budget = Budget(
+        steps=200, batch_size=16, learning_rate=0.05, warmup_steps=5, ema_decay=0.9, autocast=None
+    )
+
+    def batch(self, noise: NoiseSource, size: int) -> dict[str, Tensor]:
+        x = noise.normal("x", (size, 1))
+        return {"x": x, "y": 3 * x + 1}
+
+    def loss(self, model: nn.Module, batch: dict[str, Tensor], noise: NoiseSource) -> Tensor:
+        assert isinstance(model, nn.Linear)
+        drawn = nn.functional.linear(batch["x"], model.weight.detach(), model.bias)
+        return (drawn - batch["y"]).square().mean()
+
+
+class LineThenOffset(Line):
+    """Both, one after the other."""
+
+    next_stage = Offset()
+
+
+def trainer(recipe: Recipe | None = None) -> Trainer:
     torch.manual_seed(0)
-    return Trainer(Line(), nn.Linear(1, 1))
+    return Trainer(recipe or Line(), nn.Linear(1, 1))
 
 
 def test_training_finds_the_line() -> None:
@@ -87,3 +110,33 @@ def test_average_follows_its_decay() -> None:
     torch.manual_seed(0)
     start = nn.Linear(1, 1).weight.item()
     assert math.isclose(average, start + (1 - 2 / 11) * (weight - start), rel_tol=1e-4)
+
+
+def test_a_next_stage_begins_with_the_averaged_weights_and_changes_what_it_uses() -> None:
+    alone, run = trainer(), trainer(LineThenOffset())
+    assert (alone.steps, run.steps) == (300, 500)
+    list(alone.run())
+    list(run.run(300))
+    averaged = alone.averaged_state()
+    assert torch.equal(run.averaged_state()["weight"], averaged["weight"])
+    list(run.run(301))
+    assert torch.equal(run.model.weight, averaged["weight"])
+    # The first step of AdamW is one of the learning rate, which warms up anew.
+    assert abs(run.model.bias.item() - averaged["bias"].item()) == pytest.approx(0.05 / 5, rel=0.01)
+    list(run.run())
+    assert run.step == 500
+    assert torch.equal(run.averaged_state()["weight"], averaged["weight"])
+    assert run.averaged_state()["bias"].item() == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("stop", [299, 300, 301, 310])
+def test_a_run_that_stopped_about_the_next_stage_goes_on_exactly(tmp_path: Path, stop: int) -> None:
+    whole, first, second = (trainer(LineThenOffset()) for _ in range(3))
+    list(whole.run(320))
+    list(first.run(stop))
+    first.save(tmp_path / "checkpoint.safetensors")
+    second.load(tmp_path / "checkpoint.safetensors")
+    list(second.run(320))
+    for name, tensor in whole.averaged_state().items():
+        assert torch.equal(second.averaged_state()[name], tensor)
+    assert torch.equal(whole.model.bias, second.model.bias)

@@ -49,9 +49,14 @@ def captioned_scenes(noise: NoiseSource, count: int, size: int) -> tuple[Tensor,
     return render_all(scenes, size) * 2.0 - 1.0, captions
 
 
-def drawn_scenes(noise: NoiseSource, count: int, objects: Sequence[int] = (1, 2, 3)) -> list[Scene]:
-    """Scenes of combinations that are not held out; `objects` are the numbers of objects to choose from."""
-    return [sample_scene(seed, objects, SEEN) for seed in whole_numbers(noise, "scene", count)]
+def drawn_scenes(
+    noise: NoiseSource, count: int, objects: Sequence[int] = (1, 2, 3), classes: Sequence[str] = SEEN
+) -> list[Scene]:
+    """Scenes of some combinations, without those that are held out by default.
+
+    `objects` are the numbers of objects to choose from.
+    """
+    return [sample_scene(seed, objects, classes) for seed in whole_numbers(noise, "scene", count)]
 
 
 def whole_numbers(noise: NoiseSource, name: str, count: int) -> list[int]:

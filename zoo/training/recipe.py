@@ -55,3 +55,32 @@ class Initialises(Protocol):
         A run that is resumed is initialised as well, before its checkpoint replaces all of it.
         """
         ...
+
+
+@runtime_checkable
+class Staged(Protocol):
+    """A recipe that another one follows, on the same model.
+
+    The next stage begins with the averaged weights, an optimiser and a schedule of its own. Parameters that
+    its loss does not use stay as they are.
+    """
+
+    next_stage: Recipe
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A recipe and its part of all steps: from `first` up to, not including, `end`."""
+
+    recipe: Recipe
+    first: int
+    end: int
+
+
+def stages_of(recipe: Recipe) -> list[Stage]:
+    """The recipe, and those that follow it, one after the other."""
+    stages = [Stage(recipe, 0, recipe.budget.steps)]
+    while isinstance(recipe, Staged):
+        recipe, first = recipe.next_stage, stages[-1].end
+        stages.append(Stage(recipe, first, first + recipe.budget.steps))
+    return stages

@@ -116,8 +116,7 @@ class _Run:
         """Train; whether the wanted step was reached."""
         from zoo.training.trainer import train
 
-        budget = self.trainer.recipe.budget.steps
-        until = budget if steps is None else min(steps, budget)
+        until = self.trainer.steps if steps is None else min(steps, self.trainer.steps)
         first, started = self.trainer.step, time.perf_counter()
         with _stop_on_interrupt() as stop, self.out.progress(self.reference, total=until) as move:
             if first:
@@ -175,7 +174,7 @@ def _report(run: _Run, exported: Exported | None, reference: str, given: dict[st
     document = {
         "reference": run.reference,
         "steps": trainer.step,
-        "budget": trainer.recipe.budget.steps,
+        "budget": trainer.steps,
         "seed": trainer.seed,
         "device": str(trainer.device),
         "loss": run.loss,
