@@ -19,6 +19,7 @@ from zoo.runtime.capabilities import TokenLM
 from zoo.runtime.memory_plan import Wish, fitting_place
 from zoo.runtime.prepare import find_sampler, sampler_options
 from zoo.session import Session
+from zoo.shapes import agrees
 from zoo_cli.memory_report import plan_lines
 from zoo_illume.model_config import SIZES
 from zoo_illume.options import DrawOptions, EditOptions, TextOptions
@@ -37,13 +38,28 @@ def rows(heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
-def test_the_code_runs() -> None:
-    (block,) = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+def run_block(number: int) -> dict[str, object]:
+    """What the names stand for after one of the two programs of the guide has run."""
+    blocks = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
     scope: dict[str, object] = {"__name__": "guide"}
-    runner = compile(block, "docs/tokens.md", "exec")
-    exec(runner, scope)
-    assert isinstance(scope["model"], TokenLM)
-    assert scope["written"]
+    exec(compile(blocks[number], "docs/tokens.md", "exec"), scope)
+    return scope
+
+
+def test_the_program_of_four_tasks_draws_edits_and_tells(capsys: pytest.CaptureFixture[str]) -> None:
+    made = run_block(0)
+    assert agrees(made["scene"].pixels, "a large red circle left of a small blue square")
+    assert agrees(made["edited"].pixels, "a large green circle left of a small blue square")
+    assert capsys.readouterr().out == f"{made['answer'].text}\n"
+    assert "green circle" in made["answer"].text and "blue square" in made["answer"].text
+    assert "blue ring" in made["told"].text
+
+
+def test_the_model_of_ones_own_writes() -> None:
+    made = run_block(1)
+    assert isinstance(made["model"], TokenLM)
+    assert made["written"]
 
 
 def shown(value: object, cell: str, known: set[str]) -> str:
