@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import zoo as api
+from zoo.catalogue import load_catalogue
 from zoo.defaults import default_reference
 from zoo.errors import ExitCode, NotFound
 from zoo.io.artifacts import Image
 from zoo.io.images import read_image
 from zoo.session import Session
 from zoo.shapes.judging import agrees
+from zoo.store.locate import built_in_alternative
 
 PAIR = "a large red circle left of a small blue square"
 
@@ -163,3 +166,10 @@ def test_without_its_files_a_model_tells_how_to_get_them(zoo):
         "Hint: zoo pull mdm:flickr64",
         "Without a download: zoo sample mdm:shapes",
     ]
+
+
+def test_what_to_use_without_a_download_is_the_default_of_the_method_if_it_ships():
+    card = load_catalogue().cards["illume"]
+    assert [built_in_alternative(card), card.default] == ["illume:shapes", "shapes"]
+    others = replace(card, default="3b")
+    assert built_in_alternative(others) == "illume:shapes-tokenizer"

@@ -244,8 +244,8 @@ def _pulled(card: Card, variant: Variant) -> dict[str, Path] | None:
 
 
 def built_in_alternative(card: Card) -> str | None:
-    """A variant of the same method that ships with the package."""
-    for variant in card.variants.values():
+    """A variant of the same method that ships with the package, the default if it does."""
+    for variant in sorted(card.variants.values(), key=lambda variant: variant.name != card.default):
         if variant.files and all(file.local(card.folder) is not None for file in variant.files):
             return f"{card.method}:{variant.name}"
     return None
