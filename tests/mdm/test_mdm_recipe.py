@@ -29,10 +29,10 @@ def session() -> Session:
 
 def fresh(session: Session, seed: int | None = None, batch_size: int = 4, steps: int = 4) -> Trainer:
     """A run of the public trainer with a small batch and without the slow beginning."""
-    trainer = start(session, "mdm:shapes", device="cpu", seed=seed)
-    recipe = trainer.recipe
+    started = start(session, "mdm:shapes", device="cpu", seed=seed)
+    recipe = started.recipe
     recipe.budget = replace(recipe.budget, batch_size=batch_size, steps=steps, warmup_steps=0)
-    return trainer
+    return Trainer(recipe, started.model, "cpu", started.seed)
 
 
 def alive(trainer: Trainer) -> nn.Module:
