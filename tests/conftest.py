@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 
 import pytest
+from pictures_method import pictures_site
+from toy_method import toy_site
+
+# One folder each for all tests: Python keeps a package from where it was first imported.
+__all__ = ["pictures_site", "toy_site"]
 
 # A plugin that fails must fail its tests.
 os.environ.setdefault("ZOO_STRICT", "1")

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from toy_method import toy, toy_site, zoo
+from toy_method import toy, zoo
 
-__all__ = ["site", "toy", "toy_site", "zoo"]
+__all__ = ["site", "toy", "zoo"]
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from pictures_method import pictures, pictures_site
+from pictures_method import pictures
 
 from zoo.errors import InvalidInput
 from zoo.io.artifacts import Image, Provenance
@@ -15,7 +15,7 @@ from zoo.io.request import Request
 from zoo.runtime.model import LoadedModel, load
 from zoo.runtime.replaying import Changes, replays
 
-__all__ = ["pictures", "pictures_site"]
+__all__ = ["pictures"]
 
 
 def picture(seed: int) -> Image:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from pictures_method import pictures, pictures_site
+from pictures_method import pictures
 
 import zoo
 from zoo.errors import InvalidInput
@@ -14,7 +14,7 @@ from zoo.runtime.model import load
 from zoo.runtime.prepare import prepare
 from zoo.session import Session
 
-__all__ = ["pictures", "pictures_site"]
+__all__ = ["pictures"]
 
 DARK, LIGHT = (torch.full((3, 2, 6), level) for level in (0.25, 0.5))
 

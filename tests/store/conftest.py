@@ -2,6 +2,6 @@
 
 from far_models import far
 from hub_cases import cache, model, server
-from toy_method import few, toy, toy_site, zoo
+from toy_method import few, toy, zoo
 
-__all__ = ["cache", "far", "few", "model", "server", "toy", "toy_site", "zoo"]
+__all__ = ["cache", "far", "few", "model", "server", "toy", "zoo"]
