@@ -36,11 +36,17 @@ def variant(far, server, components=COMPONENTS, **sources):
         {
             "role": role,
             "source": [place if "://" in place else server.url(place) for place in places[role]],
-            "format": "raw" if role == "extra_settings" else "safetensors",
+            "format": _format(role, places[role]),
         }
         for role in ROLES
     ]
     return far.variant("a", {"source": [server.url("/toy.safetensors")]}, *files, licence=components)
+
+
+def _format(role, sources):
+    if role == "extra_settings":
+        return "raw"
+    return "pytorch" if sources[0].endswith(".index.json") else "safetensors"
 
 
 def test_all_else_is_pulled_and_a_warning_tells_what_does_not_work(far, server):
@@ -128,6 +134,20 @@ def test_a_file_that_may_not_be_had_is_as_one_that_is_not_there(far, server):
     listener = Listener()
     assert pull(reference, watcher=listener).missing == tuple(ROLES)
     assert "needs a login" in "".join(listener.texts)
+
+
+def test_an_index_is_not_there_without_the_files_that_it_names(far, server):
+    names = ["a.safetensors", "b.safetensors"]
+    index = {"weight_map": {"linear.weight": names[0], "linear.bias": names[1]}}
+    server.put("/extra.safetensors.index.json", json.dumps(index).encode())
+    server.put("/a.safetensors", TOY)
+    server.put("/settings.json", b"{}")
+    reference = variant(far, server, extra_weights=["/extra.safetensors.index.json"])
+    listener = Listener()
+    assert pull(reference, watcher=listener).missing == tuple(ROLES)
+    assert [file.role for file in listener.files] == ["model"]
+    assert f"there is no file at {server.url('/b.safetensors')}" in "".join(listener.texts)
+    assert "/a.safetensors" not in {request.path for request in server.requests if request.method == "GET"}
 
 
 def test_a_server_that_is_away_may_have_it(far, server):

@@ -58,6 +58,11 @@ class Job:
         return self.need.file
 
     @property
+    def role(self) -> str:
+        """The role of the card's file that it is, or is one of several of."""
+        return self.shards.file.role if self.shards else self.file.role
+
+    @property
     def is_index(self) -> bool:
         """Whether it stands for the files that it names."""
         return is_sharded(self.file, self.offer.source)
@@ -114,16 +119,15 @@ class Planner:
         files together need more room than there is.
         """
         self.absent = {}
-        jobs = []
-        for file in self._missing(stored):
-            component = self._optional.get(file.role)
-            if component is None:
-                jobs.append(self._job(file))
-            elif component not in self.absent:
-                jobs += self._optional_job(file, component)
-        jobs = [job for job in jobs if self._optional.get(job.file.role) not in self.absent]
-        self._check_room(jobs)
-        return jobs
+        jobs = [job for file in self._missing(stored) for job in self._jobs_for(file, file.role)]
+        return self._checked(jobs)
+
+    def _jobs_for(self, file: File, role: str) -> list[Job]:
+        """The job for a file of the card's `role`; none for a component that is left out by now."""
+        component = self._optional.get(role)
+        if component is None:
+            return [self._job(file)]
+        return [] if component in self.absent else self._optional_job(file, component)
 
     def _optional_job(self, file: File, component: str) -> list[Job]:
         """The job for a file of an optional component; none where no source gives the file."""
@@ -138,6 +142,13 @@ class Planner:
                 raise
             self.absent[component] = error
             return []
+
+    def _checked(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs without those of components that are left out; `DoesNotFit` where there is no room."""
+        kept = [job for job in jobs if self._optional.get(job.role) not in self.absent]
+        if self.settings.check_space:
+            check_room([claim for job in kept for claim in self._claims(job)], self.reference)
+        return kept
 
     @property
     def absent_roles(self) -> frozenset[str]:
@@ -155,13 +166,9 @@ class Planner:
                 planned.append(job)
                 continue
             shards = Shards.read(job.file, indices[job.file.role])
-            planned += [replace(self._job(file), shards=shards) for file in shards.files]
-        self._check_room(planned)
-        return planned
-
-    def _check_room(self, jobs: Sequence[Job]) -> None:
-        if self.settings.check_space:
-            check_room([claim for job in jobs for claim in self._claims(job)], self.reference)
+            named = [found for file in shards.files for found in self._jobs_for(file, job.file.role)]
+            planned += [replace(found, shards=shards) for found in named]
+        return self._checked(planned)
 
     def ask_next(self, need: Need, unasked: list[str], errors: list[ZooError], aloud: bool = False) -> Offer:
         """The offer of the first unasked source that answers; `errors` receives what the others said.
