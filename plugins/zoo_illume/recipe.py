@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -14,12 +14,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from zoo.errors import WeightsError, ZooError
 from zoo.runtime.noise import NoiseSource
-from zoo.shapes.examples import Example, drawn_examples
+from zoo.shapes.examples import DESCRIBED, Example, drawn_examples
 from zoo.shapes.rendering import render_all
 from zoo.shapes.scene import Scene
 from zoo.shapes.splits import HELD_OUT
 from zoo.training.recipe import Budget
 from zoo_illume.dualvitok import DualViTok
+from zoo_illume.initialising import aligned_heads, neighbouring_codes, see_as_tokenizer
 from zoo_illume.model import IllumePlus
 from zoo_illume.model_config import PICTURE, IllumeConfig
 from zoo_illume.prompting import Prompts
@@ -27,8 +28,9 @@ from zoo_illume.words import Words, WordsConfig
 
 #: Side of the pictures, pixels.
 SIZE = 32
-#: How often each task is trained.
-SHARES = {"text-to-image": 0.45, "image-editing": 0.30, "image-to-text": 0.20, "text-to-text": 0.05}
+#: How often each task is trained in the first stage, and in the second.
+SHARES = {"text-to-image": 0.40, "image-editing": 0.35, "image-to-text": 0.20, "text-to-text": 0.05}
+NAMES_SHARES = {"text-to-image": 0.20, "image-editing": 0.45, "image-to-text": 0.30, "text-to-text": 0.05}
 #: Share of drawings and edits whose prompt is left out, which guidance needs.
 PROMPT_DROP = 0.1
 #: Share of the pictures to read that are as the tokenizer draws them, which is how the model's own look.
@@ -57,7 +59,7 @@ class Setting:
         return cls(config, Prompts(config.formats, words, config.tokens))
 
 
-class ShapesRecipe:
+class ShapesTasks:
     """Cross-entropy of what the model chooses: codes of pictures, words of answers, and where both end.
 
     Tokens that order a picture are read but not learnt, since nothing else may stand in their places; so are
@@ -67,18 +69,9 @@ class ShapesRecipe:
 
     seed = 0
     held_out = HELD_OUT  #: combinations that the scenes never show
-    budget = Budget(
-        steps=10_000,
-        batch_size=64,
-        learning_rate=1e-3,
-        final_learning_rate=1e-5,
-        warmup_steps=500,
-        betas=(0.9, 0.98),
-        weight_decay=0.01,
-        clip_norm=1.0,
-        ema_decay=0.999,
-        autocast="bfloat16",
-    )
+    budget: Budget
+    shares: Mapping[str, float]  #: of the tasks
+    described = DESCRIBED  #: share of questions about pictures that ask for the whole description
 
     def __init__(
         self, reference: str = "illume:shapes", tokenizer: str | DualViTok = "illume:shapes-tokenizer"
@@ -109,13 +102,6 @@ class ShapesRecipe:
             ) from error
         return cast(DualViTok, loaded.model)
 
-    def initialise(self, model: nn.Module, noise: NoiseSource) -> None:
-        """The networks that look at pictures begin as those of the tokenizer."""
-        vision, tokenizer = cast(IllumePlus, model).vision, self.tokenizer
-        assert tokenizer.semantic is not None and tokenizer.pixel is not None
-        vision.semantic.load_state_dict(tokenizer.semantic.encoder.vit.state_dict())
-        vision.pixel.load_state_dict(tokenizer.pixel.encoder.state_dict())
-
     def batch(self, noise: NoiseSource, size: int) -> dict[str, Tensor]:
         """`size` sequences, task by task, padded on the right to the longest.
 
@@ -125,7 +111,8 @@ class ShapesRecipe:
         given: [size, 3, 32, 32] in [-1, 1], the pictures that are read, zeros for rows without.
         """
         # By task, so that the trainer's slices, which are dealt out row by row, have as much to do.
-        examples = sorted(drawn_examples(noise, size, SHARES), key=lambda example: example.task)
+        examples = drawn_examples(noise, size, self.shares, described=self.described)
+        examples.sort(key=lambda example: example.task)
         dropped = (noise.uniform("drop", (size,)) < PROMPT_DROP).tolist()
         codes = iter(self._written([wanted(*row) for row in zip(examples, dropped, strict=True)]))
         rows = [
@@ -202,6 +189,57 @@ class ShapesRecipe:
             part = {name: tensor[rows] for name, tensor in batch.items()}
             total = total + _summed(illume, part)
         return total / (ANSWER * len(batch["ids"]))
+
+
+class ShapesRecipe(ShapesTasks):
+    """The first stage: all tasks, from fresh weights."""
+
+    budget = Budget(
+        steps=12_000,
+        batch_size=64,
+        learning_rate=1e-3,
+        final_learning_rate=1e-5,
+        warmup_steps=500,
+        betas=(0.9, 0.98),
+        weight_decay=0.01,
+        clip_norm=1.0,
+        ema_decay=0.999,
+        autocast="bfloat16",
+    )
+    shares = SHARES
+
+    @cached_property
+    def next_stage(self) -> ShapesNamesRecipe:
+        """The stage that follows, of the same card and tokenizer."""
+        return ShapesNamesRecipe(self.reference, self._tokenizer)
+
+    def initialise(self, model: nn.Module, noise: NoiseSource) -> None:
+        """Eyes and embeddings that follow the tokenizer, and heads that find what is to be copied."""
+        illume, tokenizer = cast(IllumePlus, model), self.tokenizer
+        see_as_tokenizer(illume, tokenizer)
+        neighbouring_codes(illume, tokenizer, noise)
+        aligned_heads(illume.language_model, self._back_to_given())
+
+    def _back_to_given(self) -> int:
+        """Tokens from where a code of an edit is chosen back to the same place of the given picture.
+
+        It is the same for all codes, as long as nothing of the user's stands between the two pictures.
+        """
+        prompt = self.setting.prompts.edit(None, (SIZE, SIZE))
+        between = len(prompt) - 1 - prompt.index(PICTURE)
+        return self.setting.config.picture_tokens(SIZE, SIZE) + between - 1
+
+
+class ShapesNamesRecipe(ShapesTasks):
+    """The second stage: more of what asks the model to find the object that a name means.
+
+    Behind the first one, drawing and describing are learnt, while most questions about one of several
+    objects are guessed, and edits change the wrong one.
+    """
+
+    budget = replace(ShapesRecipe.budget, steps=8_000, warmup_steps=200)
+    shares = NAMES_SHARES
+    described = 0.25
 
 
 def wanted(example: Example, drop: bool) -> Scene | None:

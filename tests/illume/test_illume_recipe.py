@@ -18,9 +18,11 @@ from zoo.runtime.noise import BatchNoise
 from zoo.session import Session
 from zoo.shapes import HELD_OUT
 from zoo.shapes.examples import Example, drawn_examples
+from zoo.shapes.questions import DESCRIBE
 from zoo.shapes.rendering import render_all
 from zoo.shapes.vocabularies import task_vocabulary
 from zoo.training.gradients import Gradients
+from zoo.training.recipe import stages_of
 from zoo.training.run import MAX_BUILT_IN_BYTES
 from zoo.training.trainer import Trainer
 from zoo_illume.config import DualViTokConfig
@@ -28,7 +30,16 @@ from zoo_illume.dualvitok import DualViTok
 from zoo_illume.model import IllumePlus
 from zoo_illume.model_config import PICTURE, IllumeConfig
 from zoo_illume.prompting import Prompts
-from zoo_illume.recipe import ANSWER, NOTHING, PROMPT_DROP, REBUILT, SHARES, SIZE, ShapesRecipe
+from zoo_illume.recipe import (
+    ANSWER,
+    NOTHING,
+    PROMPT_DROP,
+    REBUILT,
+    SHARES,
+    SIZE,
+    ShapesNamesRecipe,
+    ShapesRecipe,
+)
 
 #: What both files may weigh together.
 MOST_BYTES = 16 * 10**6
@@ -274,6 +285,25 @@ def test_a_tenth_of_the_prompts_is_dropped(recipe: ShapesRecipe) -> None:
     assert dropped / drawings == pytest.approx(PROMPT_DROP, abs=0.06)
 
 
+def test_the_second_stage_is_of_the_same_model_and_asks_more_of_single_objects(recipe: ShapesRecipe) -> None:
+    first, second = stages_of(recipe)
+    names = second.recipe
+    assert isinstance(names, ShapesNamesRecipe) and first.recipe is recipe
+    assert names.setting.config == recipe.setting.config and names.tokenizer is recipe.tokenizer
+    assert set(names.shares) == set(recipe.shares) and sum(names.shares.values()) == pytest.approx(1.0)
+    noise = BatchNoise("names")
+    batch, examples = names.batch(noise, 200), drawn_examples(noise, 200, names.shares, described=0.25)
+    examples.sort(key=lambda example: example.task)
+    for index, example in enumerate(examples):
+        if example.answer is not None:
+            answer = recipe.setting.prompts.tokenizer.encode(example.answer)
+            assert row_of(batch, index)[1][-1 - len(answer) : -1] == answer
+    kinds = Counter(example.task for example in examples)
+    assert kinds["image-editing"] / 200 == pytest.approx(0.45, abs=0.1)
+    whole = sum(example.prompt == DESCRIBE for example in examples)
+    assert whole / kinds["image-to-text"] == pytest.approx(0.25, abs=0.12)
+
+
 # The loss
 
 
@@ -331,7 +361,7 @@ def test_a_few_steps_reduce_the_loss(recipe: ShapesRecipe) -> None:
         return float(short.loss(model, batch, BatchNoise("unused")))
 
     before = loss()
-    list(Trainer(short, model).run())
+    list(Trainer(short, model).run(until=8))
     assert loss() < 0.97 * before
 
 

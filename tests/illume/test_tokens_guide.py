@@ -23,7 +23,7 @@ from zoo.shapes import agrees
 from zoo_cli.memory_report import plan_lines
 from zoo_illume.model_config import SIZES
 from zoo_illume.options import DrawOptions, EditOptions, TextOptions
-from zoo_illume.recipe import PROMPT_DROP, SHARES
+from zoo_illume.recipe import PROMPT_DROP, ShapesNamesRecipe, ShapesRecipe
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "tokens.md").read_text(encoding="utf-8")
 
@@ -113,11 +113,16 @@ def test_every_task_of_the_card_is_documented() -> None:
 
 
 def test_shares_of_the_recipe_are_those_of_the_code() -> None:
-    told = re.search(r"all four tasks at once: (.*?)\. Its", GUIDE, re.DOTALL)
-    assert told is not None
-    assert [int(share) for share in re.findall(r"(\d+) %", told[1])] == [
-        round(100 * share) for share in SHARES.values()
-    ]
+    stages = {
+        ShapesRecipe: r"all four tasks at once: (.*?)\. Its",
+        ShapesNamesRecipe: r"that a name means: (.*?)a quarter of the questions asks for the whole",
+    }
+    for recipe, sentence in stages.items():
+        told = re.search(sentence, GUIDE, re.DOTALL)
+        assert told is not None
+        shares = [int(share) for share in re.findall(r"(\d+) %", told[1])]
+        assert shares == [round(100 * share) for share in recipe.shares.values()]
+    assert ShapesNamesRecipe.described == 0.25
     assert PROMPT_DROP == 0.1 and "In a tenth of the drawings" in GUIDE
 
 

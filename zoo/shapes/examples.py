@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from zoo.runtime.noise import NoiseSource
 from zoo.shapes.batches import partly_described, whole_numbers
@@ -23,7 +24,7 @@ from zoo.shapes.splits import SEEN
 
 #: How often scenes hold one, two and three objects.
 OBJECTS = (0.35, 0.4, 0.25)
-#: Share of questions about pictures that ask for the whole description.
+#: Share of questions about pictures that ask for the whole description, where nobody says which.
 DESCRIBED = 0.5
 
 
@@ -43,18 +44,22 @@ class Example:
 
 
 def drawn_examples(
-    noise: NoiseSource, count: int, shares: Mapping[str, float], classes: Sequence[str] = SEEN
+    noise: NoiseSource,
+    count: int,
+    shares: Mapping[str, float],
+    classes: Sequence[str] = SEEN,
+    described: float = DESCRIBED,
 ) -> list[Example]:
     """Examples of tasks in the shares of `shares`, of combinations in `classes` alone, results of edits too.
 
     Drawing: captions that leave out the sizes, the position and the background as often as they say them.
-    Editing: instructions of every kind. Describing: the whole description half of the time, else any
-    question. Texts: any question that a caption answers.
+    Editing: instructions of every kind. Describing: the whole description in a share `described`,
+    else any question. Texts: any question that a caption answers.
     """
-    makers = {
+    makers: dict[str, Callable[[Scene, random.Random, Collection[str]], Example]] = {
         "text-to-image": _drawing,
         "image-editing": _editing,
-        "image-to-text": _describing,
+        "image-to-text": partial(_describing, described=described),
         "text-to-text": _telling,
     }
     examples = []
@@ -76,8 +81,8 @@ def _editing(scene: Scene, rng: random.Random, classes: Collection[str]) -> Exam
     return Example("image-editing", str(instruction), given=scene, wanted=apply(instruction, scene))
 
 
-def _describing(scene: Scene, rng: random.Random, classes: Collection[str]) -> Example:
-    if rng.random() < DESCRIBED:
+def _describing(scene: Scene, rng: random.Random, classes: Collection[str], described: float) -> Example:
+    if rng.random() < described:
         return Example("image-to-text", DESCRIBE, given=scene, answer=description_of(scene))
     _, *others = questions_about(scene)
     # Kinds in turn, as often as each other: some have many more questions than others.
