@@ -233,7 +233,7 @@ class ShapesRecipe(ShapesTasks):
 class ShapesNamesRecipe(ShapesTasks):
     """The second stage: more of what asks the model to find the object that a name means.
 
-    Behind the first one, drawing and describing are learnt, while most questions about one of several
+    After the first one, drawing and describing are learnt, while most questions about one of several
     objects are guessed, and edits change the wrong one.
     """
 
