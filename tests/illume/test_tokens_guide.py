@@ -112,6 +112,22 @@ def test_every_task_of_the_card_is_documented() -> None:
     assert sorted(variants) == sorted(card.variants)
 
 
+def test_settings_of_the_small_model_are_those_of_its_card() -> None:
+    variant = load_catalogue().cards["illume"].variants["shapes"]
+    told = re.search(r"The card of `illume:shapes` sets (.*?)\n`zoo show`", GUIDE, re.DOTALL)
+    assert told is not None
+    draw, edit, text = variant.sampler, variant.tasks["edit"], variant.tasks["text"]
+    assert " ".join(told[1].split()) == (
+        f"`top_k` to {draw['top_k']} for pictures, "
+        f"`temperature` to {draw['temperature']} and `guidance` to {draw['guidance']} for drawing, "
+        f"`temperature` to {edit['temperature']} and `guidance` to {edit['guidance']:g} for edits, "
+        f"and `temperature` to {text['temperature']:g} for texts, "
+        f"which end after {text['max_tokens']} tokens."
+    )
+    assert edit["top_k"] == draw["top_k"]
+    assert {**variant.tasks["describe"], "name": text["name"]} == text
+
+
 def test_shares_of_the_recipe_are_those_of_the_code() -> None:
     stages = {
         ShapesRecipe: r"all four tasks at once: (.*?)\. Its",
